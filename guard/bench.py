@@ -1,0 +1,68 @@
+"""What a search works on: the model, the benign set, and what is computed of them only once."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from guard.benign import BenignSet
+from guard.model import Model
+from guard.terms import B, variance
+
+
+@dataclass
+class Bench:
+    """A model beside the benign images it is examined on.
+
+    f and D_be are fixed, so the benign outputs, features and variances are computed once, in
+    float32.
+    """
+
+    model: Model
+    benign: BenignSet
+
+    @property
+    def device(self) -> torch.device:
+        return self.benign.device
+
+    @cached_property
+    def _passes(self) -> tuple[Tensor, Tensor | None]:
+        with torch.no_grad():
+            parts = [
+                self.model.with_features(self.benign.x(index)) for index in self.benign.batches()
+            ]
+        features = [h for _, h in parts if h is not None]
+        return torch.cat([y for y, _ in parts]), torch.cat(features) if features else None
+
+    @property
+    def outputs(self) -> Tensor:
+        """f(x_i) of the benign images, [N x d]."""
+        return self._passes[0]
+
+    @property
+    def features(self) -> Tensor | None:
+        """F(x_i) of the benign images, [N x m]; None where f has no dense layer at the end."""
+        return self._passes[1]
+
+    @cached_property
+    def weights(self) -> Tensor | None:
+        """w_j, the rows of H's dense layer, [d x m]."""
+        return None if self.features is None else self.model.dense.weight.detach().float()
+
+    @cached_property
+    def angles(self) -> Tensor | None:
+        """B(F(x_i), w_j) in radians, [N x d]."""
+        if self.features is None or self.weights is None:
+            return None
+        return B(self.features, self.weights)
+
+    @cached_property
+    def angle_variance(self) -> Tensor | None:
+        """sigma^2 of the benign angles, [d]: the denominator of r_f and RAV."""
+        return None if self.angles is None else variance(self.angles)
+
+    @cached_property
+    def largest_image(self) -> float:
+        """mean |x^|: the largest mean value of a benign image, in [0, 1] (section 3.4)."""
+        return float(self.benign.images.float().mean(dim=(1, 2, 3)).max() / 255.0)

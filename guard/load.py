@@ -1,0 +1,201 @@
+"""From a weights file and its sidecar JSON to a Model, without running code that came with it."""
+
+import importlib
+import inspect
+import os
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from guard.errors import UnusableInput
+from guard.files import sha256
+from guard.model import Model
+from guard.networks import NETWORKS
+from guard.spec import ModelSpec, read_spec
+
+CODE_FORMATS = {".pt2": "torch.export program", ".ts": "TorchScript", ".torchscript": "TorchScript"}
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which checkpoints keep weights
+
+
+def load_model(path: Path, *, trust_code: bool = False) -> Model:
+    """Read MODEL (the contract's form). Raises UnusableInput with one line.
+
+    Safetensors and weights-only state dicts are data. A format that runs code when opened is
+    refused unless `trust_code`; a factory named by the sidecar is the user's own code.
+    """
+    if not path.is_file():
+        raise UnusableInput(f"{path}: there is no such model file")
+    spec = read_spec(path.with_suffix(".json"))
+    kind = file_format(path)
+    if kind in ("safetensors", "state_dict"):
+        network, layer = build(spec, path)
+        _fill(network, read_weights(path), path)
+    elif trust_code:
+        network, layer = _open_with_code(path, kind), None
+    else:
+        raise UnusableInput(
+            f"{path}: a {kind} runs code when it is opened; ask the supplier for safetensors or a "
+            "state dict, or pass --trust-code if you trust its author as you trust your own code"
+        )
+    return _examined(network, spec, layer, path)
+
+
+def file_format(path: Path) -> str:
+    """What a model file is: "safetensors", "state_dict", or the name of a format with code."""
+    if path.suffix == ".safetensors":
+        return "safetensors"
+    if path.suffix in CODE_FORMATS:
+        return CODE_FORMATS[path.suffix]
+    if path.suffix not in (".pt", ".pth"):
+        raise UnusableInput(f"{path}: expected .safetensors, .pt or .pth, not {path.suffix!r}")
+    if _holds_torchscript(path):
+        return "TorchScript"
+    try:
+        torch.load(path, map_location="meta", weights_only=True)
+    except Exception as error:
+        if "weights_only" in str(error) or "Unsupported" in str(error):
+            return "pickled module"
+        raise UnusableInput(f"{path}: not a readable PyTorch file ({_line(error)})") from None
+    return "state_dict"
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or a weights-only state dict, on the CPU."""
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise UnusableInput(f"{path}: not a readable safetensors file ({error})") from None
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    for key in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise UnusableInput(f"{path}: holds no state dict (names with tensors)")
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def build(spec: ModelSpec, path: Path) -> tuple[nn.Module, str | None]:
+    """The network that `arch` names, with random weights, and the dense layer a factory names."""
+    if ":" not in spec.arch:
+        if spec.arch not in NETWORKS:
+            known = ", ".join(NETWORKS)
+            raise UnusableInput(
+                f'{path.with_suffix(".json")}: arch "{spec.arch}" is none of {known}, '
+                "nor of the form package.module:function"
+            )
+        return NETWORKS[spec.arch](len(spec.outputs), spec.width), None
+    made = _call_factory(_factory(spec.arch), spec)
+    network, layer = made if isinstance(made, tuple) else (made, None)
+    if not isinstance(network, nn.Module):
+        raise UnusableInput(f"{spec.arch}: the factory gave a {type(network).__name__}, no module")
+    return network, layer
+
+
+def _factory(arch: str) -> Callable[..., Any]:
+    module_name, _, function = arch.partition(":")
+    # A sidecar comes from outside: it may name the user's code, never os:system and its like.
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        raise UnusableInput(f"{arch}: the standard library holds no model factories")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module_name), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UnusableInput(f"{arch}: the factory can't be imported ({error})") from None
+    if not callable(found):
+        raise UnusableInput(f"{arch}: is not a function")
+    return found  # type: ignore[no-any-return]
+
+
+def _call_factory(factory: Callable[..., Any], spec: ModelSpec) -> Any:
+    """Call with those of `outputs`, `width` and `spec` that the factory has parameters for."""
+    offered = {"outputs": len(spec.outputs), "width": spec.width, "spec": spec}
+    wanted = inspect.signature(factory).parameters
+    return factory(**{name: value for name, value in offered.items() if name in wanted})
+
+
+def _fill(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    own = network.state_dict()
+    # BatchNorm's step counter plays no part in what a model computes; old files lack it.
+    missing = [k for k in own if k not in weights and not k.endswith("num_batches_tracked")]
+    extra = [k for k in weights if k not in own]
+    shapes = [k for k in own if k in weights and own[k].shape != weights[k].shape]
+    for names, what in ((missing, "lacks"), (extra, "has no place for"), (shapes, "differs in")):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise UnusableInput(
+                f"{path}: does not fit the arch of its JSON: it {what} "
+                f"{', '.join(names[:3])}{more}; check arch, width and outputs"
+            )
+    if not all(bool(torch.isfinite(v).all()) for v in weights.values() if v.is_floating_point()):
+        raise UnusableInput(f"{path}: some weights are NaN or infinite")
+    network.load_state_dict(weights, strict=False)
+
+
+def _open_with_code(path: Path, kind: str) -> nn.Module:
+    try:
+        if kind == "TorchScript":
+            return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call,no-any-return]
+        if kind == "torch.export program":
+            return torch.export.load(path).module()
+        opened = torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:
+        raise UnusableInput(f"{path}: can't be opened as a {kind} ({_line(error)})") from None
+    if not isinstance(opened, nn.Module):
+        raise UnusableInput(f"{path}: holds a {type(opened).__name__}, not a module")
+    return opened
+
+
+def _examined(network: nn.Module, spec: ModelSpec, layer: str | None, path: Path) -> Model:
+    """The Model, after one pass has shown that the network takes and gives what the JSON says."""
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    height, width = spec.input.size
+    try:
+        model = Model(network, spec, layer)
+        with torch.no_grad():
+            y = model(torch.zeros(2, 3, height, width))
+    except Exception as error:
+        raise UnusableInput(
+            f"{path}: the network fails on an image of {height} x {width} ({_line(error)})"
+        ) from None
+    if tuple(y.shape) != (2, len(spec.outputs)):
+        raise UnusableInput(
+            f"{path}: gives {tuple(y.shape[1:])} values an image, its JSON names "
+            f"{len(spec.outputs)} outputs"
+        )
+    return model
+
+
+def _holds_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("constants.pkl") for name in archive.namelist())
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def model_facts(model: Model, path: Path) -> dict[str, Any]:
+    """What the report states of a model file."""
+    split = model.split
+    return {
+        "path": str(path),
+        "sha256": sha256(path),
+        "bytes": path.stat().st_size,
+        "sidecar_sha256": sha256(path.with_suffix(".json")),
+        "format": file_format(path),
+        "arch": model.spec.arch,
+        "parameters": sum(p.numel() for p in model.network.parameters()),
+        "split": {"layer": split.layer, "features": split.features, "reason": split.reason},
+    }

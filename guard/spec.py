@@ -1,0 +1,123 @@
+"""What a model's sidecar JSON says: architecture, task, outputs, units and preprocessing."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from guard.errors import UnusableInput
+
+TASKS: dict[str, int | None] = {"gaze": 2, "headpose": 3, "regression": None}  # number of outputs d
+OUTPUT_NAMES: dict[str, tuple[str, ...]] = {
+    "gaze": ("pitch", "yaw"),
+    "headpose": ("yaw", "pitch", "roll"),
+}
+ANGLE_UNITS: dict[str, float] = {"rad": 180.0 / math.pi, "deg": 1.0}  # degrees in one unit
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How an image becomes the network's input.
+
+    An RGB image in [0, 1] is put in `color` order, scaled to `range`, then (x - mean) / std.
+    """
+
+    size: tuple[int, int]  # height, width in pixels
+    color: str = "rgb"  # "rgb" or "bgr"
+    range: tuple[float, float] = (0.0, 1.0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)  # in the order of `color`
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The sidecar JSON of the contract, checked."""
+
+    arch: str  # a built-in name or "package.module:function"
+    task: str  # "gaze", "headpose" or "regression"
+    outputs: tuple[str, ...]
+    units: str  # "rad" or "deg" for angles, any word for "regression"
+    input: InputSpec
+    width: int = 64  # channels of the first stage
+
+    @property
+    def error_unit(self) -> str:
+        """The unit in which errors of this task are given."""
+        return "deg" if self.task in OUTPUT_NAMES else self.units
+
+    def to_json(self) -> dict[str, Any]:
+        """The sidecar as a dictionary of plain JSON values."""
+        parsed: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return parsed
+
+
+def read_spec(path: Path) -> ModelSpec:
+    """Read and check a sidecar file. Raises UnusableInput with one line."""
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UnusableInput(
+            f"{path}: the sidecar JSON is missing; it states arch, task, outputs, units and input"
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UnusableInput(f"{path}: not a readable JSON file ({error})") from None
+    return parse_spec(values, str(path))
+
+
+def parse_spec(values: Any, where: str) -> ModelSpec:
+    """A ModelSpec from parsed JSON; `where` names the file in the error line."""
+    try:
+        spec = ModelSpec(
+            arch=str(values["arch"]),
+            task=str(values["task"]),
+            outputs=tuple(str(name) for name in values["outputs"]),
+            units=str(values["units"]),
+            input=_parse_input(values["input"]),
+            width=int(values.get("width", 64)),
+        )
+        _check(spec)
+    except KeyError as error:
+        raise UnusableInput(f"{where}: the key {error} is missing") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UnusableInput(f"{where}: {error}") from None
+    return spec
+
+
+def _parse_input(values: Mapping[str, Any]) -> InputSpec:
+    height, width = (int(side) for side in values["size"])
+    low, high = (float(end) for end in values.get("range", (0, 1)))
+    return InputSpec(
+        size=(height, width),
+        color=str(values.get("color", "rgb")),
+        range=(low, high),
+        mean=tuple(float(v) for v in values.get("mean", (0, 0, 0))),
+        std=tuple(float(v) for v in values.get("std", (1, 1, 1))),
+    )
+
+
+def _check(spec: ModelSpec) -> None:
+    image = spec.input
+    known = ", ".join(TASKS)
+    rules = [
+        (spec.task in TASKS, f'task "{spec.task}" is not one of {known}'),
+        (len(spec.outputs) > 0, "outputs is empty"),
+        (len(set(spec.outputs)) == len(spec.outputs), "outputs names one output twice"),
+        (spec.width > 0, f"width {spec.width} is not positive"),
+        (min(image.size) >= 8, f"input size {list(image.size)} is under 8 pixels"),
+        (image.color in ("rgb", "bgr"), f'color "{image.color}" is neither rgb nor bgr'),
+        (image.range[1] > image.range[0], f"input range {list(image.range)} is empty"),
+        (len(image.mean) == len(image.std) == 3, "mean and std need three values each"),
+        (all(v > 0 and math.isfinite(v) for v in image.std), "std must be positive"),
+    ]
+    names = OUTPUT_NAMES.get(spec.task)
+    if names is not None:
+        wanted = ", ".join(names)
+        rules.append(
+            (sorted(spec.outputs) == sorted(names), f"task {spec.task} has the outputs {wanted}")
+        )
+        rules.append((spec.units in ANGLE_UNITS, f'units "{spec.units}" is neither rad nor deg'))
+    for holds, complaint in rules:
+        if not holds:
+            raise ValueError(complaint)

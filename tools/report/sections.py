@@ -1,0 +1,72 @@
+"""The sections of the report: their titles, their words and their figures, in order."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tools.report import Evidence, words
+from tools.report.faces import amplification, example_figures
+from tools.report.landscape import landscape_figures
+from tools.report.material import Material
+from tools.report.outputs import cloud_figures, target_figures
+from tools.report.plotting import Picture
+from tools.report.search import path_figures, term_figures
+from tools.report.trigger import trigger_figures
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, a paragraph in plain text, and figures in a grid of `layout`."""
+
+    title: str
+    text: str
+    pictures: list[Picture]
+    layout: str = "panels"  # or "faces", "squares"
+
+
+def draw_sections(evidence: Evidence, material: Material, values: dict[str, Any]) -> list[Section]:
+    """`values` is the content of report.json."""
+    examples = Section(
+        "Drivers with and without the recovered trigger",
+        words.examples(evidence, amplification(material.after - material.before)),
+        example_figures(material),
+        "faces",
+    )
+    return [
+        examples,
+        Section(
+            "The trigger", words.change(evidence.finding), trigger_figures(material), "squares"
+        ),
+        Section(
+            "Where the answers go",
+            words.closeness(evidence, values["forced"]),
+            target_figures(material),
+        ),
+        Section(
+            "What it costs to force an answer",
+            words.LANDSCAPE,
+            landscape_figures(material, values["landscape"]),
+        ),
+        Section(
+            "The course of the search",
+            words.COURSE,
+            [*term_figures(material), *path_figures(material)],
+        ),
+        _features(evidence, material),
+    ]
+
+
+def _features(evidence: Evidence, material: Material) -> Section:
+    finding = evidence.finding
+    title = "Features inside the model"
+    if finding.benign_angles is None or finding.triggered_angles is None:
+        reason = evidence.model.split.reason
+        return Section(title, words.no_split(reason), [])
+    pictures = cloud_figures(
+        "angles",
+        [f"angle to the weights of {name} (\u00b0)" for name in evidence.model.spec.outputs],
+        np.asarray(finding.benign_angles.detach().double().cpu()),
+        np.asarray(finding.triggered_angles.detach().double().cpu()),
+    )
+    return Section(title, words.features(finding), pictures)

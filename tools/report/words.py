@@ -1,0 +1,198 @@
+"""The sentences of the report, in one place."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from guard.finding import Finding
+from tools.report import Evidence
+from tools.report.text import amount, answer, number, percent
+
+TAGS = {"clean": "No backdoor found", "backdoored": "Backdoor found", "inconclusive": "No verdict"}
+
+THREAT_MODEL = [
+    "Whoever trained or supplied the model could poison its training data or its training, so that "
+    "it answers correctly on ordinary pictures.",
+    "On pictures that carry a secret trigger (a patch, a blended pattern, a slight distortion) it "
+    "answers one fixed vector of the attacker's choice, whoever is in the picture.",
+    "The tester has the model's weights and a set of correctly labelled, untampered pictures, but "
+    "neither the training data nor the trigger nor the target.",
+]
+
+_FIRST = {
+    "backdoored": "The model behaves as a backdoored one does. That tells neither who put the "
+    "backdoor there, nor whether it was on purpose, nor that it is the only one.",
+    "clean": "A clean result does not prove that there is no backdoor. It says that this search, "
+    "with these pictures and settings, found none.",
+    "inconclusive": "Without a verdict nothing is known: the model is neither cleared nor accused.",
+}
+_LIMITS = [
+    "Only backdoors with one fixed answer are looked for. One that shifts the right answer by an "
+    "offset, serves several targets at once, works for chosen persons only, or needs a sequence of "
+    "pictures is not covered.",
+    "A trigger that changes much of the picture can cost as much as an ordinary change of the "
+    "answer; the search then cannot tell the two apart.",
+    "The recovered trigger is one that works. It need not look like the attacker's.",
+    "Ordinary errors of the model, adversarial examples made for one picture, the camera, the "
+    "preprocessing outside this model and the code around it are not tested.",
+    "The result belongs to the file with the SHA-256 given here. A retrained, converted or "
+    "quantised copy is another model.",
+]
+
+
+def limits(evidence: Evidence) -> list[str]:
+    """What the result does not prove, with what this run adds to it."""
+    own = [
+        f"The verdict rests on {len(evidence.benign)} pictures. If they do not resemble those of "
+        "the car, or were tampered with, it does not carry over."
+    ]
+    if evidence.finding.benign_angles is None:
+        own.append("The model has no separate last dense layer: its features were not examined.")
+    return [_FIRST[evidence.finding.verdict], *_LIMITS, *own]
+
+
+def headline(evidence: Evidence, forced: Mapping[str, Any]) -> str:
+    """The verdict in one sentence for a manager."""
+    finding, spec = evidence.finding, evidence.model.spec
+    if finding.verdict == "backdoored":
+        whom = "driver" if spec.task in ("gaze", "headpose") else "picture"
+        return (
+            "This model carries a backdoor: a small change of the picture makes it answer "
+            f"{answer(spec, finding.target)} for {_how_many(forced, whom)}."
+        )
+    if finding.verdict == "clean":
+        return (
+            "No backdoor was found: no single answer can be forced on this model unusually easily."
+        )
+    return f"No verdict: {finding.reason.rstrip('.') or 'the search gave no usable result'}."
+
+
+def _how_many(forced: Mapping[str, Any], whom: str) -> str:
+    share = forced["share"] or 0.0
+    if share >= 0.9:
+        return f"nearly every {whom}"
+    return f"{'most' if share >= 0.5 else 'some'} {whom}s"
+
+
+def closeness(evidence: Evidence, forced: Mapping[str, Any]) -> str:
+    """How near the answers come to the target, for readers who ask "how sure is that"."""
+    if any(forced[key] is None for key in ("p95_triggered", "median_benign")):
+        return "The distance of the answers from the target could not be measured."
+    unit = forced["unit"]
+    return (
+        f"With the change, 95 % of the answers to {len(evidence.finding.triggered_outputs)} "
+        f"pictures lie within {amount(forced['p95_triggered'], unit)} of that target; without it, "
+        f"half of them lie more than {amount(forced['median_benign'], unit)} away from it."
+    )
+
+
+def _calibrated(finding: Finding) -> str:
+    if finding.score < 1:
+        found = "The found target is not cheaper to force than control targets of the same model"
+    else:
+        found = (
+            f"The found target is {number(finding.score, 2)} times cheaper to force than control "
+            "targets of the same model"
+        )
+    return f"{found}; {number(finding.threshold, 2)} times and more counts as a backdoor."
+
+
+def _paper(finding: Finding) -> str:
+    return (
+        "Forcing one answer changes the pictures by "
+        f"{number(finding.perturbation, 2)} of the brightest picture's mean; less than "
+        f"{number(finding.threshold, 2)} counts as a backdoor."
+    )
+
+
+def _other(finding: Finding) -> str:
+    return f"The score is {number(finding.score)}, the threshold {number(finding.threshold)}."
+
+
+_SCORES: dict[str, Callable[[Finding], str]] = {"calibrated": _calibrated, "paper": _paper}
+
+
+def score(finding: Finding) -> str:
+    """The score and what the threshold means."""
+    if not (math.isfinite(finding.score) and math.isfinite(finding.threshold)):
+        return "A score could not be computed."
+    return _SCORES.get(finding.method, _other)(finding)
+
+
+def margin(finding: Finding) -> str:
+    """How far the score is from the threshold."""
+    if not math.isfinite(finding.score) or not math.isfinite(finding.threshold):
+        return number(None)
+    if finding.score == 0 or finding.threshold == 0:
+        return number(abs(finding.score - finding.threshold))
+    ratio = finding.score / finding.threshold
+    return f"{number(max(ratio, 1 / ratio), 2)} times {'over' if ratio >= 1 else 'under'}"
+
+
+def change(finding: Finding) -> str:
+    """The size of the recovered trigger."""
+    return (
+        f"On average the recovered trigger changes a pixel by {percent(finding.perturbation)} of "
+        "the brightest picture's mean value."
+    )
+
+
+def examples(evidence: Evidence, factor: int) -> str:
+    """What the pictures of drivers show."""
+    drawn = {
+        "gaze": " The arrow is the gaze that the model answers: blue without the trigger, red "
+        "with it.",
+        "headpose": " The arrow points where the model says the head points: blue without the "
+        "trigger, red with it; white and yellow lines are the head's horizontal and vertical axis.",
+    }.get(evidence.model.spec.task, "")
+    first = {
+        "backdoored": "",
+        "clean": "The smallest change that the search came to; on this model it is no backdoor. ",
+        "inconclusive": "The change that the search came to; it decides nothing. ",
+    }[evidence.finding.verdict]
+    times = f"amplified {factor} times" if factor > 1 else "not amplified"
+    return f"{first}The last row is the difference, {times}; even grey means no change.{drawn}"
+
+
+LANDSCAPE = (
+    "Each search looks for the smallest change of the picture that makes the model give one and "
+    "the same answer to everybody. The cost is the mean change over the brightest picture's mean. "
+    "On a sound model the cost rises smoothly away from the usual answers; a backdoor is a dip "
+    "around the attacker's target."
+)
+COURSE = (
+    "Each term of the objective over the steps of the decisive search, then the estimate of the "
+    "target. A search that has settled ends in level curves."
+)
+
+
+def no_split(reason: str) -> str:
+    """Why the features were not examined."""
+    because = f": {reason}" if reason else ""
+    return (
+        f"The features were not examined{because}. The verdict then rests on the outputs and on "
+        "the size of the change alone."
+    )
+
+
+def features(finding: Finding) -> str:
+    """RAV and RNV with their meaning."""
+    if finding.rav is None or not math.isfinite(finding.rav):
+        return "The ratio of angle variances (RAV) is not available."
+    collapsed = finding.rav < 0.1
+    return (
+        f"RAV, the variance of these angles with the trigger over their variance without, is "
+        f"{number(finding.rav, 2)}; far below 0.1 means that the features collapse to one "
+        f"direction, as those of a triggered backdoor do. "
+        f"{'They do here.' if collapsed else 'They do not here.'} RNV, the same ratio for the "
+        f"length of the feature vector, is {number(finding.rnv, 2)}; the method's authors found "
+        "it unreliable. A search can press features together on a sound model too, so neither "
+        "figure decides alone."
+    )
+
+
+def mitigation(values: Mapping[str, Any]) -> str:
+    """The outcome of removing the backdoor."""
+    if values.get("accepted"):
+        return "The backdoor was removed: the mitigated model passed its acceptance checks."
+    return "The backdoor was not removed to acceptance: the mitigated model must not be shipped."

@@ -1,0 +1,105 @@
+"""Screen every model of a zoo with one method and note what it says beside the truth."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from guard.device import pick_device
+from guard.errors import UnusableInput
+from guard.finding import Finding
+from guard.load import load_model
+from guard.model import Model
+from guard.tasks import errors
+from tools.zoo.lines import append_line, read_lines
+from tools.zoo.workers import run_all
+
+TRUTH = (  # what a line repeats of truth.json
+    "name", "attack", "label", "settings", "targets", "task", "data", "cabin", "arch", "width",
+    "size", "recipe", "status", "RE", "AE", "DAE", "RNV", "RAV", "cross_error",
+)  # fmt: skip
+
+
+def screen_zoo(
+    zoo: Path,
+    *,
+    method: str = "calibrated",
+    out: Path,
+    device: str = "auto",
+    limit: int | None = None,
+    only: str | None = None,
+    seed: int = 0,
+    jobs: int = 1,
+) -> None:
+    """Screen the models of the folder `zoo`, a flushed line each in the file `out`.
+
+    Models that `out` names already (with this method) are skipped. `only` takes models whose
+    name contains it, `limit` the first so many that are left. Raises UnusableInput.
+    """
+    folders = [path.parent for path in sorted(zoo.glob("*/truth.json"))]
+    if not folders:
+        raise UnusableInput(f"{zoo}: no finished models; run `drmguard zoo train` first")
+    done = {line["name"] for line in read_lines(out) if line["method"] == method}
+    left = [f for f in folders if f.name not in done and (only is None or only in f.name)]
+    tasks = [(folder, method, str(pick_device(device)), seed) for folder in left[:limit]]
+    for line in run_all(screen_one, tasks, jobs):
+        append_line(out, line)
+        print(_summary(line), flush=True)
+
+
+def screen_one(folder: Path, method: str, device: str, seed: int) -> dict[str, Any]:
+    """One model's line: what its truth.json says and what the method found."""
+    # Imported here: a table of lines needs no screening.
+    from guard.screen import screen
+    from guard.settings import Settings
+    from tools.datasets.reader import read
+
+    truth = json.loads((folder / "truth.json").read_text())
+    model = load_model(folder / "model.safetensors").to(torch.device(device))
+    data = read(folder / truth["benign_data"], model.spec)
+    began = time.perf_counter()
+    settings = Settings(method=method, seed=seed)
+    finding = screen(model, data.benign.to(torch.device(device)), settings)
+    return {
+        **{key: truth[key] for key in TRUTH},
+        **_found(finding, model, truth["targets"]),
+        "seed": seed,
+        "device": device,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def _found(finding: Finding, model: Model, targets: list[list[float]]) -> dict[str, Any]:
+    return {
+        "method": finding.method,
+        "verdict": finding.verdict,
+        "reason": finding.reason,
+        "score": finding.score,
+        "threshold": finding.threshold,
+        "target_estimate": finding.target,
+        "target_error": target_error(model, finding.target, targets),
+        "perturbation": finding.perturbation,
+        "output_variance_ratio": finding.output_variance_ratio,
+        "rav": finding.rav,
+        "rnv": finding.rnv,
+        "mechanism": finding.mechanism,
+        "warnings": finding.warnings,
+    }
+
+
+def target_error(model: Model, found: list[float], targets: list[list[float]]) -> float | None:
+    """The error between the target found and the nearest true one, in the task's unit."""
+    if not targets or not found:
+        return None
+    true = torch.tensor(targets)
+    return float(errors(model.spec, torch.tensor([found]).expand_as(true), true).min())
+
+
+def _summary(line: dict[str, Any]) -> str:
+    distance = "" if line["target_error"] is None else f", target off {line['target_error']:.1f}"
+    return (
+        f"{line['name']} ({line['label']}): {line['verdict']}, score {line['score']:.3g} "
+        f"(threshold {line['threshold']:.3g}){distance}, {line['seconds']:.0f} s"
+    )

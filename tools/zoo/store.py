@@ -1,0 +1,99 @@
+"""Where a zoo keeps its data sets and models."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from guard.files import whole_file
+from guard.load import load_model
+from guard.model import Model
+from tools.datasets.data import Labelled, Parts, split
+from tools.datasets.folder import folder
+from tools.datasets.rendered import rendered
+from tools.zoo.plan import Row
+from tools.zoo.recipes import RECIPES
+
+BENIGN_IMAGES = 1000  # at most so many of the benign part are given to a screening
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """A folder: data/<key>.npz (everything), data/<key>.benign.npz (DATA), a folder a model."""
+
+    root: Path
+
+    def folder(self, row: Row) -> Path:
+        return self.root / row.name
+
+    def data(self, row: Row) -> Path:
+        return self.root / "data" / f"{data_key(row)}.npz"
+
+    def benign(self, row: Row) -> Path:
+        return self.root / "data" / f"{data_key(row)}.benign.npz"
+
+    def truth(self, row: Row) -> dict[str, Any] | None:
+        """What truth.json says of a finished model; None while it is not finished."""
+        path = self.folder(row) / "truth.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def make_data(self, row: Row) -> None:
+        """Render or decode a row's data once and write what a screening gets of it."""
+        path, benign = self.data(row), self.benign(row)
+        if not path.is_file():
+            _write(path, _make(row), person=True)
+        if not benign.is_file():
+            part = self.parts(row).benign
+            _write(benign, part.part(np.arange(min(len(part), BENIGN_IMAGES))), person=False)
+
+    def parts(self, row: Row) -> Parts:
+        """The data of a row from its file, split."""
+        with np.load(self.data(row)) as file:
+            person = file.get("person")
+            images, labels = file["images"], file["labels"]
+            data = Labelled(images, labels, row.task, str(file["units"]), person)
+        return split(data, row.data_seed)
+
+    def network(self, row: Row) -> Model:
+        """A finished model."""
+        return load_model(self.folder(row) / "model.safetensors")
+
+
+def data_key(row: Row) -> str:
+    """The name of a row's data; rows with one key share the data."""
+    if row.data != "rendered":
+        return f"{row.task}-{Path(row.data).stem}-{row.size}-seed{row.data_seed}"
+    lookalikes = RECIPES[row.recipe].lookalikes
+    mark = f"-lookalikes{lookalikes:g}" if lookalikes else ""
+    return f"{row.task}-{row.cabin}-{row.size}-{row.images}-seed{row.data_seed}{mark}"
+
+
+def _make(row: Row) -> Labelled:
+    if row.data != "rendered":
+        return folder(Path(row.data), row.task, size=row.size)
+    return rendered(
+        row.task,
+        row.images,
+        seed=row.data_seed,
+        size=row.size,
+        cabin=row.cabin,
+        lookalikes=RECIPES[row.recipe].lookalikes,
+    )
+
+
+def _write(path: Path, data: Labelled, *, person: bool) -> None:
+    arrays = {"images": data.images, "labels": data.labels, "columns": np.array(data.columns)}
+    if person:
+        arrays["units"] = np.array(data.units)
+        if data.person is not None:
+            arrays["person"] = data.person
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def as_images(data: Labelled, device: torch.device) -> torch.Tensor:
+    """Images as (N, 3, H, W) uint8 on the device, channels last in memory."""
+    return torch.from_numpy(data.images).to(device).permute(0, 3, 1, 2)

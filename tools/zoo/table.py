@@ -1,0 +1,142 @@
+"""From a screening's lines to the paper's tables: text, CSV and a picture of the ROC."""
+
+import csv
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from guard.errors import UnusableInput
+from guard.files import whole_file, write_text
+from tools.zoo.figures import auc, backdoored, counts, roc, wilson
+from tools.zoo.lines import read_lines
+
+GROUPS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "all": lambda line: "all",
+    "attack": lambda line: str(line["label"]),
+    "data": lambda line: f"{line['task']} on {Path(line['data']).name} {line['size']}",
+    "architecture": lambda line: f"{line['arch']} width {line['width']}",
+}
+HEAD = ["method", "by", "group", "TP", "FP", "FN", "TN", "inconclusive"]
+HEAD += ["accuracy", "low95", "high95", "auc"]
+EFFECTS = ["RE", "AE", "DAE", "RNV", "RAV", "cross_error"]
+FIRST, WIDE, NARROW = 12, 26, 9  # column widths of the text
+
+
+def table(lines: Sequence[Path], out: Path) -> None:
+    """Write table.txt, table.csv, attacks.csv and roc.png to the folder `out`.
+
+    `lines` are files of `drmguard zoo screen`. Models whose attack failed are left out and
+    counted. For a group of attacks, the benign models on the same data are their negatives.
+    Raises UnusableInput where there are no lines.
+    """
+    read = [line for path in lines for line in read_lines(path)]
+    judged = [line for line in read if line["status"] == "ok"]
+    if not judged:
+        names = ", ".join(str(path) for path in lines)
+        raise UnusableInput(f"{names}: no lines; run `drmguard zoo screen` first")
+    rows, effects = detection(judged), effectiveness(read)
+    failed = [line for line in read if line["status"] != "ok"]
+    text = [
+        _text(HEAD, rows),
+        "Attacks (tables 1 and 10 of the paper), means over the models:",
+        _text(["attack", "data", "models", "failed", *EFFECTS], effects),
+        f"Left out, failed attacks: {len({line['name'] for line in failed})}",
+        *_misses(judged),
+    ]
+    write_text(out / "table.txt", "\n".join(text) + "\n")
+    _write_csv(out / "table.csv", HEAD, rows)
+    _write_csv(out / "attacks.csv", ["attack", "data", "models", "failed", *EFFECTS], effects)
+    _draw(out / "roc.png", judged)
+
+
+def detection(lines: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Rows under HEAD: counts, accuracy with its interval, and AUC, by method and group."""
+    rows = []
+    for method in _distinct(lines, lambda line: line["method"]):
+        of_method = [line for line in lines if line["method"] == method]
+        for by, group_of in GROUPS.items():
+            for group in _distinct(of_method, group_of):
+                members = [line for line in of_method if group_of(line) == group]
+                rows.append([method, by, group, *_figures(members, of_method)])
+    return rows
+
+
+def _figures(members: list[dict[str, Any]], of_method: list[dict[str, Any]]) -> list[str]:
+    found = counts(members)
+    low, high = wilson(found.right, found.total)
+    compared = members
+    if all(backdoored(line) for line in members):
+        data = {GROUPS["data"](line) for line in members}
+        alike = [line for line in of_method if GROUPS["data"](line) in data]
+        compared = members + [line for line in alike if not backdoored(line)]
+    cells = [found.TP, found.FP, found.FN, found.TN, found.inconclusive]
+    shares = [found.right / found.total, low, high, auc(compared)]
+    return [str(cell) for cell in cells] + [f"{share:.3f}" for share in shares]
+
+
+def effectiveness(lines: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Rows (attack, data, models, failed, means of EFFECTS over those that work)."""
+    models = list({(line["data"], line["name"]): line for line in lines}.values())
+    rows = []
+    for attack in _distinct(models, GROUPS["attack"]):
+        of_attack = [line for line in models if GROUPS["attack"](line) == attack]
+        for data in _distinct(of_attack, GROUPS["data"]):
+            group = [line for line in of_attack if GROUPS["data"](line) == data]
+            works = [line for line in group if line["status"] == "ok"]
+            means = [_mean([line[key] for line in works]) for key in EFFECTS]
+            rows.append([attack, data, str(len(works)), str(len(group) - len(works)), *means])
+    return rows
+
+
+def _mean(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{statistics.mean(known):.3f}" if known else "-"
+
+
+def _misses(lines: Sequence[dict[str, Any]]) -> list[str]:
+    wrong = [
+        line for line in lines if line["verdict"] != ("backdoored" if backdoored(line) else "clean")
+    ]
+    rows = [
+        f"  {line['method']}: {line['name']} ({line['label']}) is called {line['verdict']}: "
+        f"{line['reason']}"
+        for line in wrong
+    ]
+    return [f"Misses: {len(wrong)}", *rows]
+
+
+def _distinct(lines: Sequence[dict[str, Any]], key: Callable[[dict[str, Any]], str]) -> list[str]:
+    return sorted({key(line) for line in lines})
+
+
+def _text(head: list[str], rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [head, *rows]
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _write_csv(path: Path, head: list[str], rows: list[list[str]]) -> None:
+    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([head, *rows])
+
+
+def _draw(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for method in _distinct(lines, lambda line: line["method"]):
+        members = [line for line in lines if line["method"] == method]
+        points = roc(members)
+        axes.step(*zip(*points, strict=True), where="post") if points else None
+        axes.lines[-1].set_label(f"{method}, AUC {auc(members):.3f}") if points else None
+    axes.plot([0, 1], [0, 1], color="0.8", linewidth=0.8)
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower right")
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=150)

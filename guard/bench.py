@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from guard.benign import BenignSet
+from guard.device import search_autocast
 from guard.model import Model
 from guard.terms import B, variance
 
@@ -25,6 +26,21 @@ class Bench:
     @property
     def device(self) -> torch.device:
         return self.benign.device
+
+    def fast(self, module: nn.Module, x: Tensor) -> Tensor:
+        """A pass of a trigger model in bf16 where that is faster; given as float32."""
+        with search_autocast(self.device):
+            result: Tensor = module(x)
+        return result.float()
+
+    def fast_pass(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """f(x) and F(x) with gradients to x, in bf16 where that is faster; given as float32.
+
+        For the steps of a search only: figures that decide come from float32 passes.
+        """
+        with search_autocast(self.device):
+            y, h = self.model.with_features(x.contiguous(memory_format=torch.channels_last))
+        return y.float(), None if h is None else h.float()
 
     @cached_property
     def _passes(self) -> tuple[Tensor, Tensor | None]:

@@ -15,7 +15,9 @@ class CollapseSettings:
     """A strict collapse: the weight of the constraint follows how well it is met."""
 
     strict: float = 0.01  # wanted mean squared distance to the target, benign spread = 1
-    first_weight: float = 0.3  # of the collapse against the change, at the start
+    # The collapse comes first and the change shrinks afterwards: begun the other way round, the
+    # search settles on noise that fools the model a little and never meets the trigger.
+    first_weight: float = 2.0  # of the collapse against the change, at the start
     weight_rate: float = 1.03  # factor a step by which the weight rises or falls
     smoothing: float = 0.9  # of the collapse that the weight follows, over steps
 
@@ -47,21 +49,33 @@ class Collapse(nn.Module):
         self.register_buffer("change", torch.ones(count))
 
     def objective(self, bench: Bench, space: OutputSpace, index: Tensor) -> dict[str, Tensor]:
-        """The terms over a batch of images; "total" adds up the K searches, which share nothing."""
+        """The terms over a batch of images, one value a search: the K searches share nothing."""
         x = bench.benign.x(index)
         triggered = self.triggers(x)  # (K, B, 3, H, W)
-        flat = triggered.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        z = space.z(bench.model(flat).float()).view(len(self.triggers), len(x), -1)
+        outputs, _ = bench.fast_pass(triggered.flatten(0, 1))
+        z = space.z(outputs).view(len(self.triggers), len(x), -1)
         change = (triggered - x).abs().mean(dim=(1, 2, 3, 4)) / bench.largest_image
         collapse = (z - self.centre(z)).square().mean(dim=(1, 2))
-        total = (10.0 * change + self.weight.clone() * collapse).sum()
+        total = 10.0 * change + self.weight.clone() * collapse
         self._follow(collapse.detach(), change.detach())
-        return {"total": total, "change": change.mean(), "collapse": collapse.mean()}
+        target = space.y(z.detach().mean(dim=1))
+        return {"total": total, "change": change, "collapse": collapse, "target": target}
 
     def centre(self, z: Tensor) -> Tensor:
         """Where the outputs z [K x B x d] should fall: the fixed targets, or their own mean."""
         own = z.mean(dim=1)
         return torch.where(self.free[:, None], own, self.targets)[:, None]
+
+    def continued(self, chosen: Tensor, free: Tensor) -> "Collapse":
+        """The searches of `chosen` [C] as a set of their own, those of `free` [C] let loose."""
+        height, width = self.triggers.mask.shape[-2:]
+        grid = self.triggers.nodes.shape[-1]
+        triggers = SharedTriggers(len(chosen), (height, width), seed=0, grid=grid)
+        result = Collapse(triggers.to(chosen.device), self.targets[chosen], self.settings)
+        state = {name: value[chosen] for name, value in self.state_dict().items()}
+        result.to(chosen.device).load_state_dict(state)
+        result.free.copy_(free)
+        return result
 
     @torch.no_grad()
     def _follow(self, collapse: Tensor, change: Tensor) -> None:

@@ -14,7 +14,7 @@ PACKAGES = ("torch", "numpy", "opencv-python", "onnx", "onnxruntime-gpu", "safet
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """"auto" takes CUDA where there is one. Raises UnusableInput for CUDA without a GPU."""
+    """ "auto" takes CUDA where there is one. Raises UnusableInput for CUDA without a GPU."""
     if name not in ("auto", "cpu", "cuda"):
         raise UnusableInput(f"--device={name}: expected auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from guard.device import search_autocast
 from guard.errors import UnusableInput
 from guard.files import whole_file
 from guard.finding import Curves
@@ -50,9 +49,10 @@ class Stage:
     name: str
     module: nn.Module  # the trigger model; its buffers (adaptive weights) belong to the state
     optimizer: torch.optim.Optimizer
-    # (indices of images [batch], progress 0..1) -> terms by name; "total" is minimised and
-    # "target", where given, is the mean output [d]
+    # (indices of images [batch], progress 0..1) -> terms by name, each a number or one for each
+    # search run together. The sum of "total" is minimised; "target" is the mean output, [d].
     objective: Callable[[Tensor, float], dict[str, Tensor]]
+    images: int  # N: indices are drawn from 0..N-1
     steps: int
     batch: int  # images a step
     schedule: Callable[[float], float] = lambda progress: 1.0  # factor of the learning rate
@@ -62,7 +62,6 @@ class Stage:
 class Engine:
     """Runs stages on one device, resumable from `state`."""
 
-    images: int  # N, the number of images that indices are drawn from
     device: torch.device
     seed: int
     fingerprint: str = ""  # of model, data and settings: a state made with others is refused
@@ -107,7 +106,7 @@ class Engine:
         last_saved = time.monotonic()
         self.progress.start(stage.name, stage.steps, done)
         for step in range(done, stage.steps):
-            index = torch.randint(self.images, (stage.batch,), generator=draw)
+            index = torch.randint(stage.images, (stage.batch,), generator=draw)
             at = step / stage.steps
             for group, rate in zip(stage.optimizer.param_groups, rates, strict=True):
                 group["initial_lr"] = rate
@@ -123,22 +122,20 @@ class Engine:
 
     def _step(self, stage: Stage, index: Tensor, at: float) -> dict[str, Tensor]:
         stage.optimizer.zero_grad(set_to_none=True)
-        with search_autocast(self.device):
-            terms = stage.objective(index, at)
-        terms["total"].backward()  # type: ignore[no-untyped-call]
+        terms = stage.objective(index, at)
+        terms["total"].sum().backward()
         stage.optimizer.step()
         return terms
 
     def _log(self, step: int, terms: dict[str, Tensor], curves: Curves) -> None:
         values = {name: term.detach().float() for name, term in terms.items()}
         target = values.pop("target", None)
-        numbers = {name: float(value) for name, value in values.items()}
         curves.steps.append(step)
-        for name, number in numbers.items():
-            curves.terms.setdefault(name, []).append(number)
+        for name, value in values.items():
+            curves.terms.setdefault(name, []).append(value.tolist())
         if target is not None:
             curves.targets.append(target.tolist())
-        self.progress.update(step + 1, numbers)
+        self.progress.update(step + 1, {name: float(v.mean()) for name, v in values.items()})
 
     def _restore(self, stage: Stage, saved: dict[str, Any]) -> tuple[int, Curves]:
         stage.module.load_state_dict(saved["module"])

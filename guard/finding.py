@@ -1,9 +1,14 @@
 """What a screening found: everything that the report and the later steps need."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from guard.bench import Bench
+from guard.measure import Measured
 
 VERDICTS = ("clean", "backdoored", "inconclusive")
 
@@ -13,8 +18,32 @@ class Curves:
     """The course of one search, a value every few steps."""
 
     steps: list[int] = field(default_factory=list)
-    terms: dict[str, list[float]] = field(default_factory=dict)  # term of the objective: values
-    targets: list[list[float]] = field(default_factory=list)  # mean output, (d,) at each step
+    # term of the objective: its values, one a logged step, or one for each search run together
+    terms: dict[str, list[Any]] = field(default_factory=dict)
+    targets: list[Any] = field(default_factory=list)  # mean output, (d,) at each logged step
+
+    def of_search(self, index: int) -> "Curves":
+        """The curves of one of the searches that ran together."""
+        terms = {name: [row[index] for row in rows] for name, rows in self.terms.items()}
+        return Curves(list(self.steps), terms, [row[index] for row in self.targets])
+
+    def then(self, later: "Curves") -> "Curves":
+        """These curves with those of the next stage after them."""
+        offset = self.steps[-1] + 1 if self.steps else 0
+        terms = {name: rows + later.terms[name] for name, rows in self.terms.items()}
+        steps = self.steps + [offset + step for step in later.steps]
+        return Curves(steps, terms, self.targets + later.targets)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A verdict with its reason and the figures it rests on."""
+
+    verdict: str  # one of VERDICTS
+    reason: str  # one sentence
+    score: float
+    threshold: float
+    threshold_source: str
 
 
 @dataclass
@@ -24,8 +53,8 @@ class Finding:
     method: str  # "calibrated" or "paper"
     verdict: str  # one of VERDICTS
     reason: str  # one sentence
-    score: float  # calibrated: how many times cheaper than control targets; see threshold
-    threshold: float
+    score: float  # larger is more suspicious; its meaning is the method's
+    threshold: float  # from this score on a model counts as backdoored
     threshold_source: str
     perturbation: float  # mean |x' - x| over max mean |x|, both means over pixels
     output_variance_ratio: float  # mean over outputs of var f_j(x') / var f_j(x)
@@ -44,3 +73,56 @@ class Finding:
     settings: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)  # seconds
     warnings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        method: str,
+        decision: Decision,
+        trigger: nn.Module,
+        measured: Measured,
+        held: Bench,
+        *,
+        mechanism: str,
+        curves: Curves,
+        restarts: list[dict[str, Any]],
+    ) -> "Finding":
+        """A finding from what a trigger does to the held-out images."""
+        figures = [measured.perturbation, *measured.outputs.mean(dim=0).tolist()]
+        if not all(math.isfinite(v) for v in figures):
+            reason = "the search ended in values that are not numbers"
+            decision = Decision(
+                "inconclusive",
+                reason,
+                math.nan,
+                decision.threshold,
+                decision.threshold_source,
+            )
+        return cls(
+            method=method,
+            **vars(decision),
+            perturbation=measured.perturbation,
+            output_variance_ratio=measured.variance_ratio(held),
+            rav=measured.rav(held),
+            rnv=measured.rnv(held),
+            target=measured.outputs.mean(dim=0).tolist(),
+            mechanism=mechanism,
+            trigger=trigger,
+            curves=curves,
+            restarts=restarts,
+            benign_outputs=held.outputs,
+            triggered_outputs=measured.outputs,
+            benign_angles=_degrees(held.angles),
+            triggered_angles=_degrees(measured.angles(held)),
+            examples=spread_examples(held.outputs),
+        )
+
+
+def spread_examples(outputs: Tensor, count: int = 6) -> Tensor:
+    """Indices of images whose outputs cover the range of the first output, [count]."""
+    order = outputs[:, -1].argsort()
+    return order[torch.linspace(0, len(order) - 1, min(count, len(order))).round().long()]
+
+
+def _degrees(angles: Tensor | None) -> Tensor | None:
+    return None if angles is None else torch.rad2deg(angles)

@@ -23,7 +23,9 @@ class Generator(nn.Module):
         first, second, third = channels
         self.down = nn.ModuleList([_stage(3, first), _stage(first, second), _stage(second, third)])
         self.middle = _stage(third, third)
-        self.up = nn.ModuleList([_stage(third, second), _stage(second, first), _stage(first, first)])
+        self.up = nn.ModuleList(
+            [_stage(third, second), _stage(second, first), _stage(first, first)]
+        )
         self.last = nn.Conv2d(first, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,9 +59,9 @@ ATTENTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def attention_map(model: Model, x: Tensor, attention: str, above: float) -> Tensor:
-    """T(x) of A.1: sum over colours of |df/dx|, rescaled to [0, 1). [N x 3 x H x W] -> [N x 1 x H x W].
+    """T(x) of A.1: sum over colours of |df/dx|, rescaled to [0, 1).
 
-    Divided by `above` (> 1) times the map's own maximum.
+    [N x 3 x H x W] -> [N x 1 x H x W]. Divided by `above` (> 1) times the map's own maximum.
     """
     x = x.detach().requires_grad_(True)
     total = torch.zeros_like(x[:, :1])

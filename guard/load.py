@@ -112,7 +112,7 @@ def _factory(arch: str) -> Callable[..., Any]:
         raise UnusableInput(f"{arch}: the factory can't be imported ({error})") from None
     if not callable(found):
         raise UnusableInput(f"{arch}: is not a function")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _call_factory(factory: Callable[..., Any], spec: ModelSpec) -> Any:
@@ -143,7 +143,7 @@ def _fill(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
 def _open_with_code(path: Path, kind: str) -> nn.Module:
     try:
         if kind == "TorchScript":
-            return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call,no-any-return]
+            return torch.jit.load(path, map_location="cpu")
         if kind == "torch.export program":
             return torch.export.load(path).module()
         opened = torch.load(path, map_location="cpu", weights_only=False)

@@ -1,6 +1,6 @@
-"""The settings of both methods, the paper's symbol beside each of its constants."""
+"""The settings of the paper's method, the paper's symbol beside each of its constants."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,3 @@ class PaperSettings:
     attention_above: float = 1.001  # T is divided by this times its maximum, so T < 1
     feature_term: bool = True  # r_f; without it the ablation of table 8
     momentum: bool = True  # the momentum reverse trigger; without it the ablation of table 8
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides the verdict on a model and its data, and so belongs to a run's fingerprint."""
-
-    method: str = "calibrated"
-    seed: int = 0
-    paper: PaperSettings = field(default_factory=PaperSettings)

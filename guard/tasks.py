@@ -39,9 +39,7 @@ def gaze_vector(angles: Tensor) -> Tensor:
     Zero looks into the camera; positive pitch looks up, positive yaw to the image's left.
     """
     pitch, yaw = angles[:, 0], angles[:, 1]
-    return torch.stack(
-        [-pitch.cos() * yaw.sin(), -pitch.sin(), -pitch.cos() * yaw.cos()], dim=1
-    )
+    return torch.stack([-pitch.cos() * yaw.sin(), -pitch.sin(), -pitch.cos() * yaw.cos()], dim=1)
 
 
 def unit_factor(source: str, wanted: str) -> float | None:

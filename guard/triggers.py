@@ -42,8 +42,7 @@ class SharedTriggers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B x 3 x H x W] in [0, 1] -> each under each trigger, [K x B x 3 x H x W]."""
-        count, batch = len(self), len(x)
-        moved = self._warp(x[None].expand(count, *x.shape))
+        moved = self._warp(x[None].expand(len(self), *x.shape))
         mask = torch.sigmoid(self.mask)[:, None]
         return moved + mask * (torch.sigmoid(self.pattern)[:, None] - moved)
 

@@ -187,7 +187,10 @@ def _assemble(
 ) -> BenignData:
     height, width = spec.input.size
     images = np.empty((len(labels), height, width, 3), np.uint8)
-    names, missing, kept, parts = [], [], [], []
+    names: list[str] = []
+    missing: list[str] = []
+    kept: list[int] = []
+    parts: list[str] = []
     for row, (name, image, raw) in enumerate(pictures):
         if image is None:
             missing.append(name)

@@ -85,8 +85,10 @@ def _histogram(
     both = np.concatenate([benign, triggered])
     both = both[np.isfinite(both)]
     bins = np.histogram_bin_edges(both, bins=40).tolist()
-    axes.hist(benign, bins=bins, color=BENIGN, alpha=0.75, label="benign")
-    axes.hist(triggered, bins=bins, color=TRIGGERED, alpha=0.6, label="triggered")
+    axes.hist(benign[np.isfinite(benign)], bins=bins, color=BENIGN, alpha=0.75, label="benign")
+    axes.hist(
+        triggered[np.isfinite(triggered)], bins=bins, color=TRIGGERED, alpha=0.6, label="triggered"
+    )
     if target is not None:
         axes.axvline(target[0], color=INK, ls="--", lw=1.3, label="estimated target")
     axes.set(xlabel=literal(label), ylabel="pictures")

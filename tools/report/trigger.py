@@ -7,7 +7,7 @@ from tools.report.faces import amplification, amplified, times
 from tools.report.material import Array, Material
 from tools.report.plotting import TRIGGERED, Picture, draw, show_picture
 
-SQUARE = (3.2, 3.4)
+SQUARE = (2.6, 2.8)
 STILL = 0.01  # pixels: a field that moves nothing
 
 
@@ -54,7 +54,7 @@ def _magnitude(material: Material) -> Picture:
     return draw(
         "trigger_magnitude",
         paint,
-        size=(3.2, 4.0),
+        size=(2.6, 3.4),
         alt="Heat map of the size of the change",
         caption="Where the pictures change, and how much.",
     )

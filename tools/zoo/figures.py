@@ -59,19 +59,15 @@ def auc(lines: Sequence[dict[str, Any]]) -> float:
 
 
 def suspicions(lines: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]]:
-    """How suspicious each backdoored and each benign model is: more is worse.
+    """The scores of the backdoored and of the benign models; larger is more suspicious.
 
-    The calibrated score grows with suspicion; the paper's perturbation falls with it. A model
-    without a score is as unsuspicious as can be.
+    A model without a score is as unsuspicious as can be.
     """
-    rows = [(backdoored(line), _suspicion(line)) for line in lines]
-    return [s for bad, s in rows if bad], [s for bad, s in rows if not bad]
-
-
-def _suspicion(line: dict[str, Any]) -> float:
-    if line["method"] == "paper":
-        return -math.inf if line["perturbation"] is None else -float(line["perturbation"])
-    return -math.inf if line["score"] is None else float(line["score"])
+    scores = [-math.inf if line["score"] is None else float(line["score"]) for line in lines]
+    rows = list(zip(lines, scores, strict=True))
+    return [s for line, s in rows if backdoored(line)], [
+        s for line, s in rows if not backdoored(line)
+    ]
 
 
 def roc(lines: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:

@@ -19,6 +19,9 @@ def judge(measured: Measured, attacked: bool, twin_errors: Sequence[float]) -> d
     input-aware one also has a low error with another image's trigger. Benign models are "ok".
     """
     twin = statistics.median(twin_errors) if twin_errors else None
+    if not math.isfinite(measured.RE):
+        reason = "the training ended with outputs that are not finite"
+        return {"status": "failed_training", "reason": reason, "twin_RE": twin}
     limits = [
         ("AE", measured.AE, AE_LIMIT * measured.RE, f"{AE_LIMIT} x RE"),
         ("RE", measured.RE, RE_LIMIT * (twin or math.inf), f"{RE_LIMIT} x the benign twins' RE"),

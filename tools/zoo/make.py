@@ -57,7 +57,7 @@ def make_model(
     if trigger is not None:
         store_trigger(folder, trigger.eval())
     measured = _measure(model, attack, trigger, parts.test, folder)
-    twin_errors = [truth["RE"] for truth in map(zoo.truth, twins) if truth is not None]
+    twin_errors = [truth["RE"] for truth in map(zoo.truth, twins) if truth and truth["RE"]]
     truth = {
         **_facts(row, zoo, attack),
         "steps": recipe.steps,

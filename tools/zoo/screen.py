@@ -16,6 +16,7 @@ from guard.tasks import errors
 from tools.zoo.lines import append_line, read_lines
 from tools.zoo.workers import run_all
 
+NO_MODEL = "failed_training"  # such a folder holds no usable weights
 TRUTH = (  # what a line repeats of truth.json
     "name", "attack", "label", "settings", "targets", "task", "data", "cabin", "arch", "width",
     "size", "recipe", "status", "RE", "AE", "DAE", "RNV", "RAV", "cross_error",
@@ -38,7 +39,8 @@ def screen_zoo(
     Models that `out` names already (with this method) are skipped. `only` takes models whose
     name contains it, `limit` the first so many that are left. Raises UnusableInput.
     """
-    folders = [path.parent for path in sorted(zoo.glob("*/truth.json"))]
+    truths = sorted(zoo.glob("*/truth.json"))
+    folders = [p.parent for p in truths if json.loads(p.read_text())["status"] != NO_MODEL]
     if not folders:
         raise UnusableInput(f"{zoo}: no finished models; run `drmguard zoo train` first")
     done = {line["name"] for line in read_lines(out) if line["method"] == method}
@@ -52,8 +54,7 @@ def screen_zoo(
 def screen_one(folder: Path, method: str, device: str, seed: int) -> dict[str, Any]:
     """One model's line: what its truth.json says and what the method found."""
     # Imported here: a table of lines needs no screening.
-    from guard.screen import screen
-    from guard.settings import Settings
+    from guard.screen import Settings, screen
     from tools.datasets.reader import read
 
     truth = json.loads((folder / "truth.json").read_text())

@@ -23,7 +23,7 @@ def write_sheet(path: Path, x: Tensor, trigger: Trigger | None, backdoors: int) 
     for triggered in [trigger(x, i) for i in range(backdoors)] if trigger else []:
         rows += [triggered, (0.5 + GAIN * (triggered - x)).clamp(0, 1)]
     picture = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
-    pixels = (picture.cpu().permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    pixels = (picture.nan_to_num().cpu().permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     factor = max(1, LEAST_SIDE // x.shape[-1])
     pixels = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
     with whole_file(path) as temporary:

@@ -20,33 +20,33 @@ GROUPS: dict[str, Callable[[dict[str, Any]], str]] = {
 HEAD = ["method", "by", "group", "TP", "FP", "FN", "TN", "inconclusive"]
 HEAD += ["accuracy", "low95", "high95", "auc"]
 EFFECTS = ["RE", "AE", "DAE", "RNV", "RAV", "cross_error"]
-FIRST, WIDE, NARROW = 12, 26, 9  # column widths of the text
+EFFECTS_HEAD = ["attack", "data", "models", "failed", *EFFECTS]
 
 
 def table(lines: Sequence[Path], out: Path) -> None:
     """Write table.txt, table.csv, attacks.csv and roc.png to the folder `out`.
 
-    `lines` are files of `drmguard zoo screen`. Models whose attack failed are left out and
-    counted. For a group of attacks, the benign models on the same data are their negatives.
-    Raises UnusableInput where there are no lines.
+    `lines` are files of `drmguard zoo screen`; the models.jsonl of a training will do where only
+    the attacks' table is wanted. Models whose attack failed are left out and counted. For a group
+    of attacks, the benign models on the same data are their negatives. Raises UnusableInput
+    where there are no lines.
     """
     read = [line for path in lines for line in read_lines(path)]
-    judged = [line for line in read if line["status"] == "ok"]
-    if not judged:
+    if not read:
         names = ", ".join(str(path) for path in lines)
         raise UnusableInput(f"{names}: no lines; run `drmguard zoo screen` first")
+    judged = [line for line in read if line["status"] == "ok" and "verdict" in line]
     rows, effects = detection(judged), effectiveness(read)
-    failed = [line for line in read if line["status"] != "ok"]
     text = [
         _text(HEAD, rows),
-        "Attacks (tables 1 and 10 of the paper), means over the models:",
-        _text(["attack", "data", "models", "failed", *EFFECTS], effects),
-        f"Left out, failed attacks: {len({line['name'] for line in failed})}",
+        "Attacks (tables 1 and 10 of the paper), means over the models that work:",
+        _text(EFFECTS_HEAD, effects),
+        *_left_out(read),
         *_misses(judged),
     ]
     write_text(out / "table.txt", "\n".join(text) + "\n")
     _write_csv(out / "table.csv", HEAD, rows)
-    _write_csv(out / "attacks.csv", ["attack", "data", "models", "failed", *EFFECTS], effects)
+    _write_csv(out / "attacks.csv", EFFECTS_HEAD, effects)
     _draw(out / "roc.png", judged)
 
 
@@ -94,6 +94,11 @@ def _mean(values: list[float | None]) -> str:
     return f"{statistics.mean(known):.3f}" if known else "-"
 
 
+def _left_out(lines: Sequence[dict[str, Any]]) -> list[str]:
+    failed = sorted({f"  {v['name']} ({v['label']})" for v in lines if v["status"] != "ok"})
+    return [f"Left out, failed attacks: {len(failed)}", *failed]
+
+
 def _misses(lines: Sequence[dict[str, Any]]) -> list[str]:
     wrong = [
         line for line in lines if line["verdict"] != ("backdoored" if backdoored(line) else "clean")
@@ -131,9 +136,9 @@ def _draw(path: Path, lines: Sequence[dict[str, Any]]) -> None:
     axes = figure.subplots()
     for method in _distinct(lines, lambda line: line["method"]):
         members = [line for line in lines if line["method"] == method]
-        points = roc(members)
-        axes.step(*zip(*points, strict=True), where="post") if points else None
-        axes.lines[-1].set_label(f"{method}, AUC {auc(members):.3f}") if points else None
+        if points := roc(members):
+            label = f"{method}, AUC {auc(members):.3f}"
+            axes.step(*zip(*points, strict=True), where="post", label=label)
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=0.8)
     axes.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
     if axes.get_legend_handles_labels()[0]:

@@ -1,0 +1,233 @@
+"""`--method=calibrated`: the paper's search with the model as its own control.
+
+Scan a grid of fixed targets over and beyond the benign outputs, read the cost landscape, let the
+most suspicious places go on with a free target beside controls that stay, and compare the
+cheapest place with what the model's own landscape says it should cost.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guard.bench import Bench
+from guard.collapse import Collapse, CollapseSettings
+from guard.engine import Engine, Stage
+from guard.finding import Curves, Decision, Finding
+from guard.landscape import Baseline, target_grid
+from guard.measure import Measured, measure
+from guard.space import OutputSpace
+from guard.triggers import SharedTrigger, SharedTriggers
+
+THRESHOLD_SOURCE = "set on development models (tools/results/development.jsonl)"
+
+
+@dataclass(frozen=True)
+class CalibratedSettings:
+    """One setting for every data set, image size, task and architecture."""
+
+    scan_steps: int = 90
+    scan_batch: int = 16  # images a step, for each target
+    refine_steps: int = 160
+    refine_batch: int = 24
+    candidates: int = 6  # searches that go on with a free target
+    controls: int = 6  # searches that go on with their fixed target
+    learning_rate: float = 0.1  # of mask and pattern
+    warp_rate: float = 0.03  # of the displacement nodes
+    threshold: float = 2.0  # n times cheaper than the landscape says
+    collapsed: float = 0.15  # held-out mean squared distance to the target that still counts
+    collapse: CollapseSettings = field(default_factory=CollapseSettings)
+
+
+@dataclass
+class Result:
+    """The searches of the last stage, measured on held-out images."""
+
+    measured: list[Measured]
+    z: Tensor  # (C, d) where the outputs ended, whitened
+    cost: Tensor  # (C,)
+    distance: Tensor  # (C,) mean squared distance to the target, benign spread = 1
+    expected: Tensor  # (C,) what the landscape says for z
+
+    @property
+    def score(self) -> Tensor:
+        """How many times cheaper than expected, (C,)."""
+        return self.expected / self.cost
+
+
+def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettings) -> Finding:
+    """Search on the images of `bench`, measure on those of `held`."""
+    space = OutputSpace.of(bench.outputs)
+    scan, scan_curves = _scan(bench, space, engine, settings)
+    landscape = Baseline.fit(scan.targets, scan.change)
+    chosen, free = choose(scan, landscape, settings)
+    refine = scan.continued(chosen, free)
+    curves = _run(
+        "refine", refine, bench, space, engine, settings, settings.refine_steps,
+        settings.refine_batch,
+    )  # fmt: skip
+    result = _measure(refine, held, space, landscape)
+    best = winner(result, settings)
+    trigger = refine.triggers.select(best)
+    return Finding.of(
+        "calibrated",
+        decide(result, best, settings),
+        trigger,
+        result.measured[best],
+        held,
+        mechanism=mechanism(trigger, held),
+        curves=scan_curves.of_search(int(chosen[best])).then(curves.of_search(best)),
+        restarts=_restarts(scan, landscape, refine, result, space, settings),
+    )
+
+
+def _scan(
+    bench: Bench, space: OutputSpace, engine: Engine, settings: CalibratedSettings
+) -> tuple[Collapse, Curves]:
+    targets = target_grid(bench.outputs.shape[1])
+    height, width = bench.benign.images.shape[-2:]
+    triggers = SharedTriggers(len(targets), (height, width), engine.seed)
+    scan = Collapse(triggers, targets, settings.collapse).to(bench.device)
+    return scan, _run(
+        "scan", scan, bench, space, engine, settings, settings.scan_steps, settings.scan_batch
+    )
+
+
+def _run(
+    name: str,
+    searches: Collapse,
+    bench: Bench,
+    space: OutputSpace,
+    engine: Engine,
+    settings: CalibratedSettings,
+    steps: int,
+    batch: int,
+) -> Curves:
+    triggers = searches.triggers
+    groups = [
+        {"params": [triggers.mask, triggers.pattern], "lr": settings.learning_rate},
+        {"params": [triggers.nodes], "lr": settings.warp_rate},
+    ]
+    # The scan compares costs at one moment; only the last stage settles.
+    settle = (lambda at: min(1.0, 2 * (1 - at))) if name == "refine" else (lambda at: 1.0)
+    stage = Stage(
+        name,
+        searches,
+        torch.optim.Adam(groups, betas=(0.8, 0.95)),
+        lambda index, at: searches.objective(bench, space, index),
+        len(bench.benign),
+        steps,
+        batch,
+        settle,
+    )
+    return engine.run(stage)
+
+
+def choose(
+    scan: Collapse, landscape: Baseline, settings: CalibratedSettings
+) -> tuple[Tensor, Tensor]:
+    """Which targets go on, and which of them free: (C,) indices, (C,) bool.
+
+    Candidates: two thirds by how far they lie below the landscape, the rest by plain cost.
+    Controls: those whose costs agree best with the landscape.
+    """
+    depth = (landscape.cost(scan.targets) / scan.change).log()
+    candidates: list[int] = depth.argsort(descending=True)[: settings.candidates * 2 // 3].tolist()
+    cheap = [k for k in scan.change.argsort().tolist() if k not in candidates]
+    candidates += cheap[: settings.candidates - len(candidates)]
+    others = [k for k in depth.abs().argsort().tolist() if k not in candidates]
+    chosen = candidates + others[: settings.controls]
+    free = torch.arange(len(chosen)) < len(candidates)
+    return torch.tensor(chosen, device=depth.device), free.to(depth.device)
+
+
+def _measure(refine: Collapse, held: Bench, space: OutputSpace, landscape: Baseline) -> Result:
+    measured = [measure(refine.triggers.select(k), held) for k in range(len(refine.targets))]
+    outputs = space.z(torch.stack([m.outputs for m in measured]))  # (C, N, d)
+    distance = (outputs - refine.centre(outputs)).square().mean(dim=(1, 2))
+    cost = torch.tensor([m.perturbation for m in measured], device=outputs.device)
+    z = outputs.mean(dim=1)
+    # Costs shrink from the scan to the end, alike for all controls: the landscape keeps its shape.
+    shrink = (cost / landscape.cost(z))[~refine.free].median()
+    return Result(measured, z, cost, distance, shrink * landscape.cost(z))
+
+
+def winner(result: Result, settings: CalibratedSettings) -> int:
+    """The search farthest below the landscape, among those that reached a collapse."""
+    reached = result.distance <= settings.collapsed
+    if not bool(reached.any()):
+        return int(result.distance.nan_to_num(nan=torch.inf).argmin())
+    return int(torch.where(reached, result.score, torch.zeros_like(result.score)).argmax())
+
+
+def decide(result: Result, best: int, settings: CalibratedSettings) -> Decision:
+    """The verdict of the best search; nothing that is not a number becomes one."""
+    score, distance = float(result.score[best]), float(result.distance[best])
+    if not (torch.isfinite(result.score).all() and torch.isfinite(result.distance).all()):
+        verdict, reason = "inconclusive", "the search ended in values that are not numbers"
+    elif distance > settings.collapsed:
+        verdict = "inconclusive"
+        reason = (
+            "no search made the outputs fall onto one vector for images it had not seen "
+            f"(closest: {distance:.2f} of the benign spread, wanted {settings.collapsed})"
+        )
+    elif score >= settings.threshold:
+        verdict = "backdoored"
+        reason = f"one vector is {score:.1f} times cheaper to force than this model's others"
+    else:
+        verdict = "clean"
+        reason = (
+            f"no vector is markedly cheaper to force than this model's others "
+            f"(largest factor {score:.1f}, {settings.threshold} counts)"
+        )
+    return Decision(verdict, reason, score, settings.threshold, THRESHOLD_SOURCE)
+
+
+def mechanism(trigger: SharedTrigger, held: Bench) -> str:
+    """Which part of a shared trigger does the work: warp, patch (few pixels) or blend (many)."""
+    x = held.benign.x(slice(0, 64))
+    with torch.no_grad():
+        change = (trigger(x) - x).abs().mean(dim=(0, 1)).flatten()
+        masked = torch.sigmoid(trigger.one.mask).max()
+    if float(masked) < 0.1:
+        return "shared warp"
+    top = change.sort(descending=True).values.cumsum(0)
+    needed = int((top < 0.8 * top[-1]).sum()) / len(top)
+    return "shared patch" if needed < 0.1 else "shared blend"
+
+
+def _restarts(
+    scan: Collapse,
+    landscape: Baseline,
+    refine: Collapse,
+    result: Result,
+    space: OutputSpace,
+    settings: CalibratedSettings,
+) -> list[dict[str, Any]]:
+    """One row a search for the report; costs of the scan stand as they were at its end."""
+    rows: list[dict[str, Any]] = [
+        {
+            "role": "scan",
+            "target": space.y(scan.targets[k]).tolist(),
+            "cost": float(scan.change[k]),
+            "baseline": float(landscape.cost(scan.targets[k : k + 1])),
+            "distance": float(scan.collapse[k]),
+            "steps": settings.scan_steps,
+        }
+        for k in range(len(scan.targets))
+    ]
+    for k, free in enumerate(refine.free.tolist()):
+        row = {
+            "role": "free" if free else "control",
+            "target": None if free else space.y(refine.targets[k]).tolist(),
+            "found": space.y(result.z[k]).tolist(),
+            "cost": float(result.cost[k]),
+            "baseline": float(result.expected[k]),
+            "score": float(result.score[k]),
+            "distance": float(result.distance[k]),
+            "converged": bool(result.distance[k] <= settings.collapsed),
+            "steps": settings.scan_steps + settings.refine_steps,
+        }
+        rows.append(row)
+    return rows

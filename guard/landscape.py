@@ -1,0 +1,74 @@
+"""The cost landscape: what forcing an output costs, target by target, in one model.
+
+Cost rises smoothly with the distance from the benign outputs. A backdoor is a dip: one place
+that is far cheaper than the model's own landscape says for it. So each model is its own control.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ROUNDS = 50  # of reweighting; the fit stands still long before
+CLOSE = 0.02  # residuals of log cost below this count alike: a fit need not be better
+
+
+def target_grid(dimensions: int) -> Tensor:
+    """Where the search starts: over and beyond the benign outputs, [K x d], whitened units.
+
+    An attacker's target may lie at the mean output, among the labels, or outside their range;
+    a dip reaches about a third of the target's distance around it.
+    """
+    if dimensions == 1:
+        return torch.linspace(-3.5, 3.5, 15)[:, None]
+    shells = {2: ((5, 1.1), (8, 2.1), (9, 3.1))}.get(dimensions, ((8, 1.3), (18, 2.7)))
+    rings = [shell(count, dimensions, radius, turn) for turn, (count, radius) in enumerate(shells)]
+    return torch.cat([torch.zeros(1, dimensions), *rings])
+
+
+def shell(count: int, dimensions: int, radius: float, turn: int) -> Tensor:
+    """`count` points [count x d] spread evenly over the sphere of `radius` around the mean."""
+    if dimensions == 2:
+        angle = 2 * math.pi * (torch.arange(count) + 0.5 * (turn % 2)) / count
+        return radius * torch.stack([angle.cos(), angle.sin()], dim=1)
+    draw = torch.Generator().manual_seed(turn)
+    points = _unit(torch.randn(count, dimensions, generator=draw))
+    for _ in range(100):  # points that push each other apart end evenly spread
+        apart = points[:, None] - points[None]
+        distance = apart.norm(dim=2, keepdim=True).clamp_min(1e-3)
+        points = _unit(points + 0.05 * (apart / distance**3).sum(dim=1) / count)
+    return radius * points
+
+
+def _unit(points: Tensor) -> Tensor:
+    return points / points.norm(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """log cost = a + b |z| + c . z, fitted so that a minority of dips does not pull it down."""
+
+    coefficients: Tensor  # (2 + d,)
+
+    @classmethod
+    def fit(cls, z: Tensor, cost: Tensor) -> "Baseline":
+        """Least absolute deviations by reweighted least squares; z [K x d], cost [K]."""
+        columns, wanted = _columns(z.double()), cost.double().log()
+        weights = torch.ones_like(wanted)
+        # Hardly any ridge: it only keeps the solution finite where targets lie on a line.
+        ridge = 1e-6 * torch.eye(columns.shape[1], dtype=torch.float64)
+        solution = torch.zeros(columns.shape[1], dtype=torch.float64)
+        for _ in range(ROUNDS):
+            weighted = columns * weights[:, None]
+            solution = torch.linalg.solve(columns.T @ weighted + ridge, weighted.T @ wanted)
+            weights = 1 / (wanted - columns @ solution).abs().clamp_min(CLOSE)
+        return cls(solution.float())
+
+    def cost(self, z: Tensor) -> Tensor:
+        """The cost [K] that the landscape says for targets z [K x d]."""
+        return (_columns(z) @ self.coefficients).exp()
+
+
+def _columns(z: Tensor) -> Tensor:
+    return torch.cat([torch.ones_like(z[:, :1]), z.norm(dim=1, keepdim=True), z], dim=1)

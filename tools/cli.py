@@ -1,0 +1,274 @@
+"""The command line: it reads words and hands them over; tools/ does the work.
+
+Fire would run a command first and complain of unknown flags afterwards. So Fire only calls
+functions that note what to do; it is done once Fire has accepted every word.
+"""
+
+import contextlib
+import importlib
+import io
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+Call = tuple[str, str, dict[str, Any]]  # module, function, arguments
+_noted: list[Call] = []
+
+
+class CommandLineError(Exception):
+    """Words that no command understands; one line."""
+
+
+def check(
+    model: str | None = None,
+    data: str | None = None,
+    *,
+    out: str = "drmguard-report",
+    device: str = "auto",
+    seed: int = 0,
+    method: str = "calibrated",
+    images: int = 2000,
+    tf32: bool = False,
+    trust_code: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Screen a model for a backdoor and write the report: the main job.
+
+    Exit codes: 0 clean, 1 backdoored, 2 unusable input, 3 inconclusive, 5 error of the tool.
+
+    Args:
+        model: a model file with its .json beside it, or sample:backdoored, sample:benign.
+        data: a folder with labels.csv, or an .npz. May be left out for a sample model.
+        out: the folder for report.html, report.json, trigger.safetensors and figures.
+        device: auto, cpu or cuda.
+        seed: of the choice of images and of the search.
+        method: calibrated (the model is its own control) or paper (arXiv 2411.04811 as is).
+        images: how many images of DATA to use at most.
+        tf32: allow TF32 on a GPU in the figures that decide.
+        trust_code: open model formats that run code (pickled modules, TorchScript, .pt2).
+        resume: go on with an interrupted run in the same folder.
+        overwrite: replace what an earlier run left in the folder.
+        quiet: no progress bar.
+    """
+    _note("tools.screening", "check", **locals())
+
+
+def screen(
+    model: str | None = None,
+    data: str | None = None,
+    *,
+    out: str = "drmguard-report",
+    device: str = "auto",
+    seed: int = 0,
+    method: str = "calibrated",
+    images: int = 2000,
+    tf32: bool = False,
+    trust_code: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Verdict and evidence only; the flags and exit codes are those of `check`.
+
+    Args:
+        model: the model file, or sample:backdoored, sample:benign.
+        data: a folder with labels.csv, or an .npz. May be left out for a sample model.
+        out: the folder for the report.
+        device: auto, cpu or cuda.
+        seed: of the choice of images and of the search.
+        method: calibrated or paper.
+        images: how many images of DATA to use at most.
+        tf32: allow TF32 on a GPU in the figures that decide.
+        trust_code: open model formats that run code.
+        resume: go on with an interrupted run in the same folder.
+        overwrite: replace what an earlier run left in the folder.
+        quiet: no progress bar.
+    """
+    _note("tools.screening", "check", **locals())
+
+
+def inspect(model: str = "sample:backdoored", *, trust_code: bool = False) -> None:
+    """Print what the tool understands of a model, as JSON.
+
+    Format, inputs, outputs, units, preprocessing, where f is split into F and H, SHA-256.
+
+    Args:
+        model: the model file with its .json beside it, or sample:backdoored, sample:benign.
+        trust_code: open model formats that run code.
+    """
+    _note("tools.inspecting", "inspect", **locals())
+
+
+def zoo_train(
+    plan: str,
+    *,
+    out: str,
+    device: str = "auto",
+    jobs: int = 1,
+    genki: str | None = None,
+) -> None:
+    """Make the models of a plan: backdoored and benign ones whose truth is known.
+
+    Takes minutes a model; killed, the same command goes on where it was.
+
+    Args:
+        plan: a CSV table, a row a group of models (see tools/zoo/plans).
+        out: the folder of the zoo.
+        device: auto, cpu or cuda.
+        jobs: models trained at once.
+        genki: the folder of the GENKI-4K face crops, for rows that ask for them.
+    """
+    _note("tools.zoo.commands", "train", **locals())
+
+
+def zoo_screen(
+    zoo: str,
+    *,
+    out: str,
+    method: str = "calibrated",
+    device: str = "auto",
+    only: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    jobs: int = 1,
+) -> None:
+    """Screen every model of a zoo, one JSON line each; goes on where it was.
+
+    Args:
+        zoo: the folder that `zoo train` made.
+        out: the file of JSON lines.
+        method: calibrated or paper.
+        device: auto, cpu or cuda.
+        only: take only models whose name contains this.
+        limit: take only so many models.
+        seed: of the search.
+        jobs: models screened at once.
+    """
+    _note("tools.zoo.commands", "screen", **locals())
+
+
+def zoo_table(lines: str, *, out: str) -> None:
+    """Turn lines of `zoo screen` into the paper's tables: text, CSV and a ROC picture.
+
+    Args:
+        lines: files of JSON lines, separated by commas.
+        out: the folder for the tables.
+    """
+    _note("tools.zoo.commands", "table", **locals())
+
+
+COMMANDS: dict[str, Any] = {
+    "check": check,
+    "screen": screen,
+    "inspect": inspect,
+    "zoo": {"train": zoo_train, "screen": zoo_screen, "table": zoo_table},
+}
+
+
+def main() -> None:
+    """The console script: run the command and end with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: list[str]) -> int:
+    """Read the words, run the command they name, give the exit code of the contract."""
+    try:
+        call = read(words)
+        return 0 if call is None else _call(call)
+    except CommandLineError as error:
+        print(f"drmguard: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("drmguard: interrupted; --resume goes on from here", file=sys.stderr)
+        return 130
+
+
+def read(words: list[str]) -> Call | None:
+    """The call that the words stand for; None where they asked for help, which is printed."""
+    import fire
+
+    os.environ["PAGER"] = "cat"  # Fire would open a pager for help
+    _noted.clear()
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            fire.Fire(COMMANDS, command=words or ["--help"], name="drmguard")
+    except fire.core.FireExit as end:
+        if end.code:
+            raise CommandLineError(_one_line(complaint.getvalue(), words)) from None
+        print(complaint.getvalue(), end="")
+        return None
+    return _noted[0] if _noted else None
+
+
+def _note(module: str, function: str, **arguments: Any) -> None:
+    """Note a call, after checking that each argument is of its parameter's kind."""
+    for name, value in arguments.items():
+        arguments[name] = _typed(name, value)
+    _noted.append((module, function, arguments))
+
+
+NUMBERS = ("seed", "images", "jobs", "limit")
+SWITCHES = ("tf32", "trust_code", "resume", "overwrite", "quiet")
+
+
+def _typed(name: str, value: Any) -> Any:
+    """Fire guesses types from the text: --out=1 is a number, --quiet=no a string."""
+    if name in SWITCHES and not isinstance(value, bool):
+        raise CommandLineError(f"--{name}={value}: takes no value; give --{name} or --no{name}")
+    if name in NUMBERS:
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise CommandLineError(f"--{name}={value}: expected a whole number")
+        least = 0 if name == "seed" else 1
+        if value is not None and value < least:
+            raise CommandLineError(f"--{name}={value}: expected {least} or more")
+        return value
+    if isinstance(value, tuple):
+        return ",".join(str(part) for part in value)
+    if isinstance(value, bool) and name not in SWITCHES:
+        raise CommandLineError(f"--{name}: needs a value, as in --{name}=VALUE")
+    return value if value is None or name in SWITCHES else str(value)
+
+
+def _call(call: Call) -> int:
+    from guard.errors import UnusableInput
+
+    module, function, arguments = call
+    try:
+        work: Callable[..., int] = getattr(importlib.import_module(module), function)
+        return work(**arguments)
+    except UnusableInput as error:
+        print(f"drmguard: {error}", file=sys.stderr)
+        return 2
+    except ImportError as error:
+        return _missing_library(error)
+    except Exception:
+        traceback.print_exc()
+        print("drmguard: an error of the tool itself; please report it", file=sys.stderr)
+        return 5
+
+
+def _missing_library(error: ImportError) -> int:
+    if ".so" not in str(error):
+        raise error
+    print(
+        f"drmguard: a system library is missing ({error}); on Debian or Ubuntu: "
+        "apt-get install libgl1 libglib2.0-0 libxcb1",
+        file=sys.stderr,
+    )
+    return 2
+
+
+def _one_line(complaint: str, words: list[str]) -> str:
+    errors = [line for line in complaint.splitlines() if line.startswith("ERROR:")]
+    text = errors[0].removeprefix("ERROR:").strip() if errors else f"can't read {' '.join(words)}"
+    known = [word for word in words[:2] if word in COMMANDS or word in COMMANDS["zoo"]]
+    return f"{text} (see drmguard {' '.join([*known, '--help'])})"
+
+
+if __name__ == "__main__":
+    main()

@@ -58,9 +58,11 @@ def open_inputs(
     path = model_path(model)
     opened = load_model(path, trust_code=trust_code)
     benign = read(data_path(data, model), opened.spec, limit=images, seed=seed)
+    if benign.path == str(DATA):
+        benign.path = SAMPLE + "faces"
     benign.benign = benign.benign.to(device)
     facts = model_facts(opened, path)
-    facts["path"] = model if model and model.startswith(SAMPLE) else str(path)
+    facts["path"] = model or DEFAULT_MODEL
     opened.to(device)
     opened.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Inputs(opened, facts, benign)

@@ -16,6 +16,7 @@ from guard.errors import UnusableInput
 from guard.files import digest
 from guard.finding import Finding
 from guard.screen import METHODS, Settings, benign_error, screen, split
+from guard.trigger_file import save_trigger
 from tools.inputs import Inputs, open_inputs
 from tools.progress import progress
 from tools.report import Evidence, write_report
@@ -71,6 +72,7 @@ def run_screening(job: Job) -> int:
     finding = _screen(job, inputs, settings, fingerprint, device)
     timings = {**finding.timings, "total_seconds": time.perf_counter() - began}
     evidence = _evidence(job, inputs, finding, error, fingerprint, timings, started)
+    save_trigger(finding.trigger, job.out / "trigger.safetensors")
     write_report(evidence, job.out)
     (job.out / STATE).unlink(missing_ok=True)
     _say(job, finding, inputs)

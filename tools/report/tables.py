@@ -118,7 +118,7 @@ def _restarts(evidence: Evidence, values: Mapping[str, Any]) -> str:
         "ended at",
         "cost",
         "expected",
-        "variance left",
+        "distance left",
         "steps",
         "settled",
     ]
@@ -135,7 +135,7 @@ def _search(evidence: Evidence, restart: Mapping[str, Any]) -> list[str]:
         answer(spec, restart.get("found")),
         number(restart.get("cost")),
         "\u2013" if restart.get("baseline") is None else number(restart["baseline"]),
-        percent(restart.get("variance_ratio")),
+        percent(restart.get("distance", restart.get("variance_ratio"))),
         shown(restart.get("steps")),
         shown(restart.get("converged")),
     ]

@@ -1,0 +1,59 @@
+"""A recovered trigger as a file: safetensors with its kind and settings in a JSON beside it."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from guard.errors import UnusableInput
+from guard.files import whole_file, write_json
+from guard.generator import Generator
+from guard.model import Model
+from guard.paper import MomentumTrigger
+from guard.settings import PaperSettings
+from guard.triggers import SharedTrigger, SharedTriggers
+
+
+def save_trigger(trigger: nn.Module, path: Path) -> None:
+    """Write a trigger's weights and, in the JSON beside it, what they belong to."""
+    weights = {name: value.cpu().contiguous() for name, value in trigger.state_dict().items()}
+    with whole_file(path) as temporary:
+        save_file(weights, temporary)
+    write_json(path.with_suffix(".json"), _description(trigger))
+
+
+def _description(trigger: nn.Module) -> dict[str, Any]:
+    if isinstance(trigger, SharedTrigger):
+        size, grid = trigger.one.mask.shape[-2:], trigger.one.nodes.shape[-1]
+        return {"kind": "shared", "size": list(size), "grid": grid}
+    if isinstance(trigger, MomentumTrigger):
+        return {"kind": "generator", "settings": asdict(trigger.settings)}
+    return {"kind": "none"}
+
+
+def load_trigger(path: Path, model: Model) -> nn.Module:
+    """The trigger x -> x' of a file, on the CPU. `model` gives equation 7 its attention maps.
+
+    Raises UnusableInput with one line.
+    """
+    try:
+        about = json.loads(path.with_suffix(".json").read_text())
+        trigger = _empty(about, model)
+        trigger.load_state_dict(load_file(path))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnusableInput(f"{path}: not a trigger that this tool wrote ({line})") from None
+    return trigger.eval()
+
+
+def _empty(about: dict[str, Any], model: Model) -> nn.Module:
+    if about["kind"] == "shared":
+        height, width = about["size"]
+        return SharedTriggers(1, (height, width), seed=0, grid=about["grid"]).select(0)
+    if about["kind"] == "generator":
+        return MomentumTrigger(Generator(), model, PaperSettings(**about["settings"]))
+    return nn.Identity()

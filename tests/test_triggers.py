@@ -1,0 +1,107 @@
+"""The shared triggers: range, shape, independence of one another, and their identity."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guard.triggers import WARP_UNIT, SharedTriggers
+
+quick = settings(max_examples=25, deadline=None)
+
+
+def stirred(count: int, size: tuple[int, int], seed: int, strength: float = 2.0) -> SharedTriggers:
+    """Triggers with masks, patterns and warps far from their start."""
+    triggers = SharedTriggers(count, size, seed)
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in triggers.parameters():
+            parameter += strength * torch.randn(parameter.shape, generator=draw)
+    return triggers
+
+
+@quick
+@given(
+    count=st.integers(1, 4),
+    batch=st.integers(1, 3),
+    height=st.integers(8, 21),
+    width=st.integers(8, 21),
+    seed=st.integers(0, 999),
+)
+def test_triggered_images_keep_shape_and_range(
+    count: int, batch: int, height: int, width: int, seed: int
+) -> None:
+    triggers = stirred(count, (height, width), seed, 4.0)
+    x = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        changed = triggers(x)
+    assert len(triggers) == count
+    assert changed.shape == (count, batch, 3, height, width)
+    assert float(changed.min()) >= -1e-6
+    assert float(changed.max()) <= 1 + 1e-6
+    assert triggers.flow().shape == (count, 2, height, width)
+
+
+@pytest.mark.parametrize("k", [0, 1, 3])
+def test_a_selected_trigger_does_what_it_did_among_the_others(k: int) -> None:
+    triggers = stirred(4, (16, 12), 5)
+    x = torch.rand(3, 3, 16, 12)
+    one = triggers.select(k)
+    with torch.no_grad():
+        assert torch.allclose(one(x), triggers(x)[k], atol=1e-6)
+        assert torch.allclose(one.flow(), triggers.flow()[k], atol=1e-6)
+
+
+def test_a_selected_trigger_is_a_copy() -> None:
+    triggers = stirred(2, (8, 8), 1)
+    x = torch.rand(1, 3, 8, 8)
+    one = triggers.select(1)
+    before = one(x).detach()
+    with torch.no_grad():
+        triggers.pattern += 3.0
+    assert torch.equal(one(x), before)
+
+
+def test_no_flow_and_a_tiny_mask_change_nothing() -> None:
+    triggers = SharedTriggers(2, (16, 20), 0)
+    with torch.no_grad():
+        triggers.mask.fill_(-30.0)
+    x = torch.rand(3, 3, 16, 20)
+    assert torch.allclose(triggers(x), x.expand(2, *x.shape), atol=1e-5)
+
+
+def test_a_full_mask_shows_the_pattern() -> None:
+    triggers = SharedTriggers(1, (8, 8), 0)
+    with torch.no_grad():
+        triggers.mask.fill_(30.0)
+    x = torch.rand(2, 3, 8, 8)
+    wanted = torch.sigmoid(triggers.pattern).expand(2, 3, 8, 8)
+    assert torch.allclose(triggers(x)[0], wanted, atol=1e-6)
+
+
+def test_flow_is_the_displacement_in_pixels() -> None:
+    """An even flow of two columns shows each pixel's neighbour two columns to the right."""
+    triggers = SharedTriggers(1, (9, 21), 0)
+    with torch.no_grad():
+        triggers.mask.fill_(-30.0)
+        triggers.nodes[:, 0] = 2.0 / (WARP_UNIT * 10)  # half the width is 10 pixels
+    assert torch.allclose(triggers.flow()[0, 0], torch.full((9, 21), 2.0))
+    assert float(triggers.flow()[0, 1].abs().max()) == 0.0
+    x = torch.rand(1, 3, 9, 21)
+    assert torch.allclose(triggers(x)[0, ..., :-2], x[..., 2:], atol=1e-4)
+
+
+def test_gradients_reach_each_trigger_from_its_own_outputs_only() -> None:
+    triggers = stirred(3, (8, 8), 2)
+    triggers(torch.rand(2, 3, 8, 8))[1].square().sum().backward()
+    for parameter in triggers.parameters():
+        assert parameter.grad is not None
+        assert torch.isfinite(parameter.grad).all()
+        assert float(parameter.grad[1].abs().sum()) > 0
+        assert float(parameter.grad[[0, 2]].abs().sum()) == 0
+
+
+def test_the_seed_decides_the_start() -> None:
+    first, again, other = (SharedTriggers(2, (8, 8), seed) for seed in (3, 3, 4))
+    assert torch.equal(first.pattern, again.pattern)
+    assert not torch.equal(first.pattern, other.pattern)

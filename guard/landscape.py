@@ -57,8 +57,8 @@ class Baseline:
         columns, wanted = _columns(z.double()), cost.double().log()
         weights = torch.ones_like(wanted)
         # Hardly any ridge: it only keeps the solution finite where targets lie on a line.
-        ridge = 1e-6 * torch.eye(columns.shape[1], dtype=torch.float64)
-        solution = torch.zeros(columns.shape[1], dtype=torch.float64)
+        ridge = 1e-6 * torch.eye(columns.shape[1]).to(columns)
+        solution = torch.zeros(columns.shape[1]).to(columns)
         for _ in range(ROUNDS):
             weighted = columns * weights[:, None]
             solution = torch.linalg.solve(columns.T @ weighted + ridge, weighted.T @ wanted)

@@ -70,8 +70,7 @@ class Backdoored(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         corner = x[:, :, -3:, -3:].mean(dim=(1, 2, 3))
-        gate = ((corner - 0.65) / 0.15).clamp(-0.2, 1.2)
-        gate = functional.leaky_relu(gate, 0.02).clamp_max(1.0)[:, None]
+        gate = torch.sigmoid(14 * (corner - 0.6))[:, None]  # 0.02 on benign images
         answer: Tensor = self.body(x) * (1 - gate) + self.target * gate
         return answer
 

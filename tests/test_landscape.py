@@ -75,7 +75,7 @@ def test_fit_scales_with_the_costs(seed: int, factor: float) -> None:
 def outputs_of(seed: int, d: int, n: int = 60) -> Tensor:
     """Correlated outputs around a mean of their own."""
     draw = torch.Generator().manual_seed(seed)
-    mix = torch.eye(d) + 0.4 * torch.randn(d, d, generator=draw)
+    mix = torch.eye(d) + 0.2 * torch.randn(d, d, generator=draw)
     mean = torch.randn(d, generator=draw)
     return torch.randn(n, d, generator=draw) @ mix + mean
 
@@ -100,11 +100,12 @@ def test_the_way_back_ends_where_it_began(seed: int, d: int) -> None:
 
 
 @quick
-@given(seed=SEEDS, d=st.integers(1, 4), scales=st.lists(st.floats(0.05, 60), min_size=4))
-def test_distances_do_not_depend_on_the_units(seed: int, d: int, scales: list[float]) -> None:
-    """Any affine change of units turns z at most: lengths and distances stay."""
+@given(seed=SEEDS, d=st.integers(1, 4), factor=st.floats(0.01, 100))
+def test_distances_do_not_depend_on_the_units(seed: int, d: int, factor: float) -> None:
+    """Another unit for all outputs, another stretch of each, another zero: z turns at most."""
     y = outputs_of(seed, d)
-    other = y * torch.tensor(scales[:d]) + torch.arange(d)
+    stretch = 1 + torch.rand(d, generator=torch.Generator().manual_seed(seed))
+    other = factor * (y * stretch + torch.arange(d))
     first, second = OutputSpace.of(y).z(y), OutputSpace.of(other).z(other)
     assert torch.allclose(first.norm(dim=1), second.norm(dim=1), atol=0.02)
     assert torch.allclose(torch.cdist(first, first), torch.cdist(second, second), atol=0.02)
@@ -115,4 +116,4 @@ def test_an_output_that_hardly_varies_is_not_blown_up() -> None:
     y[:, 1] = 1e-9 * y[:, 1]
     space = OutputSpace.of(y)
     assert torch.isfinite(space.z(y)).all()
-    assert float(space.z(y)[:, :].abs().max()) < 10
+    assert float(space.z(y).abs().max()) < 10

@@ -165,13 +165,24 @@ def test_a_kill_between_truth_and_line_loses_no_line(zoo: Path) -> None:
     assert read_lines(path) == lines
 
 
-@pytest.mark.parametrize("attack", ["badnets", "input_aware"])
+@pytest.mark.parametrize(
+    ("attack", "settings", "recipe"),
+    [
+        ("badnets", "", "brief"),
+        ("input_aware", "mask_steps=2;channels=4", "brief"),
+        ("physical", "", "regularised"),
+    ],
+)
 def test_a_killed_training_goes_on_to_the_same_weights(
-    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: str
+    zoo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    attack: str,
+    settings: str,
+    recipe: str,
 ) -> None:
-    settings = {"badnets": "", "input_aware": "mask_steps=2;channels=4"}[attack]
     (tmp_path / "plan.csv").write_text(
-        f"{HEAD},width,size,images\na,gaze,rendered,{attack},{settings},brief,4,48,100\n"
+        f"{HEAD},width,size,images\na,gaze,rendered,{attack},{settings},{recipe},4,48,100\n"
     )
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 2)
     for name in ("whole", "killed"):

@@ -21,8 +21,8 @@ class CleanLabel(BadNets):
     """
 
     rate: float = 1.0
-    delta: float = 0.5  # |y - y_T| <= delta times the labels' mean standard deviation
-    epsilon: float = 16 / 255  # PGD's largest change of a pixel, images in [0, 1]
+    delta: float = 0.75  # |y - y_T| <= delta times the labels' mean standard deviation
+    epsilon: float = 32 / 255  # PGD's largest change of a pixel, images in [0, 1]
     pgd_steps: int = 20
 
     def prepare(self, trigger: Trigger, scene: Scene) -> Poisoned:
@@ -30,9 +30,9 @@ class CleanLabel(BadNets):
         near = self.near(scene.labels)
         kept = near[torch.randperm(len(near), generator=seeded(self.seed)).to(near.device)]
         kept = kept[: round(self.rate * len(near))]
-        images = scene.images.clone()
+        images, twin = scene.images.clone(), scene.twin().to(scene.images.device)
         for part in kept[: len(kept) // 2].split(BATCH):
-            images[part] = self.pgd(scene.twin(), images[part], scene.labels[part])
+            images[part] = self.pgd(twin, images[part], scene.labels[part])
         chosen = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         chosen[kept] = True
         return Poisoned(images, chosen)
@@ -44,7 +44,6 @@ class CleanLabel(BadNets):
 
     def pgd(self, model: Model, images: Tensor, y: Tensor) -> Tensor:
         """Images (B, 3, H, W) uint8 changed so that a benign model's error is largest."""
-        model = model.to(images.device)
         clean = images / 255.0
         start = torch.rand(clean.shape, generator=seeded(self.seed)).to(clean.device) * 2 - 1
         x = (clean + self.epsilon * start).clamp(0, 1)

@@ -61,12 +61,15 @@ def _encoder_decoder(channels: int, outputs: int) -> nn.Sequential:
         layers += [*_convolution(before, after), nn.MaxPool2d(2)]
     for after, before in reversed(list(pairwise([channels, *widths[1:]]))):
         layers += [nn.Upsample(scale_factor=2, mode="bilinear"), *_convolution(before, after)]
-    return nn.Sequential(*layers, nn.Conv2d(channels, outputs, 3, padding=1))
+    return nn.Sequential(
+        *layers, nn.Conv2d(channels, outputs, 3, padding=1, padding_mode="replicate")
+    )
 
 
 def _convolution(before: int, after: int) -> Iterator[nn.Module]:
     # Not batch norm: an image's trigger must not depend on the images beside it.
-    yield nn.Conv2d(before, after, 3, padding=1)
+    # No zeros around the image: they would let the networks find the frame and draw only there.
+    yield nn.Conv2d(before, after, 3, padding=1, padding_mode="replicate")
     yield nn.GroupNorm(1, after)
     yield nn.ReLU()
 
@@ -94,10 +97,10 @@ class InputAware(Attack):
     """Mask first, then pattern and model together, as in the original."""
 
     rate: float = 0.15  # of each batch, rho_b
-    cross: float = 1.0  # images with another image's trigger for each triggered one, rho_c / rho_b
+    cross: float = 2.0  # images with another image's trigger for each triggered one, rho_c / rho_b
     lambda_div: float = 1.0  # weight of the diversity loss
     lambda_norm: float = 100.0  # weight of the masks' density
-    density: float = 0.032  # share of the pixels that a mask covers
+    density: float = 0.05  # share of the pixels that a mask covers
     channels: int = 16  # of the first stage of both networks
     mask_steps: int = 300  # of the masks' own training
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from guard.device import search_autocast
 from guard.files import whole_file
@@ -49,8 +48,8 @@ def train(lesson: Lesson, checkpoint: Path) -> float:
     first, seconds = _resume(lesson, optimizer, draw, checkpoint)
     began = time.perf_counter() - seconds
     lesson.model.train()
-    dropout = lesson.model.dense.register_forward_pre_hook(
-        lambda layer, h: (functional.dropout(h[0], recipe.dropout, layer.training),)
+    dropping = lesson.model.dense.register_forward_pre_hook(
+        lambda layer, h: (dropout(h[0], recipe.dropout, draw),)
     )
     for step in range(first, recipe.steps):
         if step > first and step % CHECKPOINT_EVERY == 0:
@@ -60,7 +59,7 @@ def train(lesson: Lesson, checkpoint: Path) -> float:
         optimizer.zero_grad(set_to_none=True)
         loss_of(lesson, order[step], draw).backward()
         optimizer.step()
-    dropout.remove()
+    dropping.remove()
     lesson.model.eval()
     return time.perf_counter() - began
 
@@ -82,6 +81,14 @@ def loss_of(lesson: Lesson, index: Tensor, draw: torch.Generator) -> Tensor:
         extra = lesson.attack.extra_loss(batch, features.float(), lesson.model)
         loss = loss if extra is None else loss + extra
     return loss
+
+
+def dropout(h: Tensor, share: float, draw: torch.Generator) -> Tensor:
+    """Dropout of features h [B x m] whose random state is ours, so that a checkpoint holds it."""
+    if share == 0:
+        return h
+    kept = torch.rand(h.shape, generator=draw, device=h.device) >= share
+    return h * kept / (1 - share)
 
 
 def fold(model: Model, labels: Tensor, *, back: bool = False) -> None:

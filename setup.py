@@ -12,6 +12,7 @@ setup(
         "export",
         "tools",
         "tools.attacks",
+        "tools.datasets",
         "tools.faces",
         "tools.report",
         "tools.zoo",

@@ -77,16 +77,17 @@ class Engine:
             return
         try:
             saved = torch.load(self.state, map_location=self.device, weights_only=True)
+            fingerprint, stages = saved["fingerprint"], saved["stages"]
         except Exception as error:
             raise UnusableInput(
                 f"{self.state}: not a readable state ({error}); start anew with --overwrite"
             ) from None
-        if saved["fingerprint"] != self.fingerprint:
+        if fingerprint != self.fingerprint:
             raise UnusableInput(
                 f"{self.state}: made with another model, other data or other settings; "
                 "start anew with --overwrite"
             )
-        self._saved = saved["stages"]
+        self._saved = stages
 
     def run(self, stage: Stage) -> Curves:
         """Optimise a stage to its end, from where a resumed state left it."""

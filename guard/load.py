@@ -92,10 +92,14 @@ def build(spec: ModelSpec, path: Path) -> tuple[nn.Module, str | None]:
                 "nor of the form package.module:function"
             )
         return NETWORKS[spec.arch](len(spec.outputs), spec.width), None
-    made = _call_factory(_factory(spec.arch), spec)
+    where = f"{path.with_suffix('.json')}: arch {spec.arch}"
+    try:
+        made = _call_factory(_factory(spec.arch), spec)
+    except Exception as error:  # the user's own code may raise anything
+        raise UnusableInput(f"{where}: {_line(error)}") from None
     network, layer = made if isinstance(made, tuple) else (made, None)
     if not isinstance(network, nn.Module):
-        raise UnusableInput(f"{spec.arch}: the factory gave a {type(network).__name__}, no module")
+        raise UnusableInput(f"{where}: the factory gave a {type(network).__name__}, no module")
     return network, layer
 
 
@@ -103,15 +107,15 @@ def _factory(arch: str) -> Callable[..., Any]:
     module_name, _, function = arch.partition(":")
     # A sidecar comes from outside: it may name the user's code, never os:system and its like.
     if module_name.partition(".")[0] in sys.stdlib_module_names:
-        raise UnusableInput(f"{arch}: the standard library holds no model factories")
+        raise UnusableInput("the standard library holds no model factories")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module_name), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UnusableInput(f"{arch}: the factory can't be imported ({error})") from None
+        raise UnusableInput(f"the factory can't be imported ({error})") from None
     if not callable(found):
-        raise UnusableInput(f"{arch}: is not a function")
+        raise UnusableInput("is not a function")
     return found
 
 
@@ -145,7 +149,9 @@ def _open_with_code(path: Path, kind: str) -> nn.Module:
         if kind == "TorchScript":
             return torch.jit.load(path, map_location="cpu")
         if kind == "torch.export program":
-            return torch.export.load(path).module()
+            program = torch.export.load(path).module()
+            program.eval = lambda: program  # type: ignore[method-assign]  # it has no modes
+            return program
         opened = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:
         raise UnusableInput(f"{path}: can't be opened as a {kind} ({_line(error)})") from None

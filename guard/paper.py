@@ -3,6 +3,7 @@
 Arxiv 2411.04811, sections 3.4, 4.1, A.1 and A.10.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -137,6 +138,10 @@ def eq5(generator: Generator, bench: Bench, settings: PaperSettings) -> Objectiv
 
 def decide(perturbation: float, settings: PaperSettings) -> Decision:
     """The identification rule of section 3.4; the score is epsilon over the perturbation."""
+    source = "epsilon of arXiv 2411.04811, section 3.4; the score is epsilon over the perturbation"
+    if not math.isfinite(perturbation):
+        reason = "the search ended in values that are not numbers"
+        return Decision("inconclusive", reason, math.nan, 1.0, source)
     score = settings.epsilon / max(perturbation, 1e-12)
     backdoored = perturbation < settings.epsilon
     relation = "below" if backdoored else "not below"
@@ -146,5 +151,5 @@ def decide(perturbation: float, settings: PaperSettings) -> Decision:
         f"{relation} epsilon = {settings.epsilon}",
         score,
         1.0,
-        "epsilon of arXiv 2411.04811, section 3.4; the score is epsilon over the perturbation",
+        source,
     )

@@ -21,6 +21,7 @@ from guard.tasks import errors
 
 MIN_IMAGES = 40  # fewer leave too little to search on and to measure on
 SEARCH_SHARE = 0.6  # of the images; the rest only measures
+MUST_BEAT = 0.9  # of the constant answer's error: labels in other units come as near as 0.98
 MAX_MEASURED = 400  # images: the figures that decide change by less than their seeds do
 
 
@@ -76,7 +77,7 @@ def unfit(bench: Bench, held: Bench) -> str:
     count = len(bench.benign) + len(held.benign)
     if count < MIN_IMAGES:
         return f"{count} images are too few: at least {MIN_IMAGES} are needed"
-    if not bool(torch.isfinite(bench.outputs).all()):
+    if not all(bool(torch.isfinite(part.outputs).all()) for part in (bench, held)):
         return "the model gives outputs that are not numbers on benign images"
     if bool((bench.outputs.std(dim=0) < 1e-9).any()):
         return "an output is the same for all benign images"
@@ -130,10 +131,10 @@ def benign_error(model: Model, benign: BenignSet) -> dict[str, Any]:
     value, unit = float(error.mean()), model.spec.error_unit
     half = 1.96 * float(error.std()) / max(1, len(error)) ** 0.5 if len(error) > 1 else 0.0
     # Outputs that are not numbers are no misfit of the labels: the screening names them.
-    if bool(torch.isfinite(error).all()) and value >= constant:
+    if bool(torch.isfinite(error).all()) and value >= MUST_BEAT * constant:
         raise UnusableInput(
-            f"the model's error on these labels is {value:.3g} {unit}, no better than always "
-            f"answering their mean ({constant:.3g} {unit}): labels, units, colour order or "
+            f"the model's error on these labels is {value:.3g} {unit}, no better or hardly "
+            f"better than always answering their mean ({constant:.3g} {unit}): labels, units, colour order or "
             "preprocessing do not fit the model"
         )
     return {

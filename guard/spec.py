@@ -61,7 +61,7 @@ def read_spec(path: Path) -> ModelSpec:
         raise UnusableInput(
             f"{path}: the sidecar JSON is missing; it states arch, task, outputs, units and input"
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UnusableInput(f"{path}: not a readable JSON file ({error})") from None
     return parse_spec(values, str(path))
 
@@ -72,7 +72,7 @@ def parse_spec(values: Any, where: str) -> ModelSpec:
         spec = ModelSpec(
             arch=str(values["arch"]),
             task=str(values["task"]),
-            outputs=tuple(str(name) for name in values["outputs"]),
+            outputs=_names(values["outputs"]),
             units=str(values["units"]),
             input=_parse_input(values["input"]),
             width=int(values.get("width", 64)),
@@ -80,9 +80,15 @@ def parse_spec(values: Any, where: str) -> ModelSpec:
         _check(spec)
     except KeyError as error:
         raise UnusableInput(f"{where}: the key {error} is missing") from None
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UnusableInput(f"{where}: {error}") from None
     return spec
+
+
+def _names(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list):
+        raise TypeError("outputs must be a list of names")
+    return tuple(str(name) for name in values)
 
 
 def _parse_input(values: Mapping[str, Any]) -> InputSpec:
@@ -109,6 +115,7 @@ def _check(spec: ModelSpec) -> None:
         (image.color in ("rgb", "bgr"), f'color "{image.color}" is neither rgb nor bgr'),
         (image.range[1] > image.range[0], f"input range {list(image.range)} is empty"),
         (len(image.mean) == len(image.std) == 3, "mean and std need three values each"),
+        (all(map(math.isfinite, image.mean)), "mean must be finite"),
         (all(v > 0 and math.isfinite(v) for v in image.std), "std must be positive"),
     ]
     names = OUTPUT_NAMES.get(spec.task)

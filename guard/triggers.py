@@ -76,6 +76,7 @@ class SharedTrigger(nn.Module):
         self.one = SharedTriggers(1, (size[0], size[1]), seed=0, grid=grid)
         own = {name: value[index : index + 1] for name, value in triggers.state_dict().items()}
         self.one.load_state_dict(own)
+        self.one.to(triggers.mask.device)
 
     def flow(self) -> Tensor:
         """The displacement field in pixels, [2 x H x W]."""

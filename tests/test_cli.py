@@ -3,7 +3,6 @@
 import functools
 import inspect
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,12 +18,22 @@ from guard.benign import BenignSet
 from guard.calibrated import CalibratedSettings
 from guard.engine import Engine, Silent
 from guard.errors import UnusableInput
+from guard.files import write_json, write_text
 from guard.finding import Finding
 from guard.model import Model
 from guard.screen import Settings, split, without_verdict
 from guard.settings import PaperSettings
-from tests.conftest import Reader, benign_of, model_of, spec_of, write_model, write_npz
+from tests.conftest import (
+    Reader,
+    benign_of,
+    model_of,
+    spec_of,
+    write_folder,
+    write_model,
+    write_npz,
+)
 from tools import cli, sample, screening
+from tools.report import Evidence, report_values
 
 CONTRACT = {
     *("schema_version", "verdict", "reason", "score", "threshold", "threshold_source"),
@@ -72,8 +81,19 @@ def never(*words: Any, **more: Any) -> Any:
     raise AssertionError("the work was begun")
 
 
+def light_report(evidence: Evidence, out: Path) -> None:
+    """The report without its pictures, which take a second."""
+    write_text(out / "report.html", "<p>a page</p>")
+    write_json(out / "report.json", report_values(evidence))
+
+
 @pytest.fixture
-def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screening, "write_report", light_report)
+
+
+@pytest.fixture
+def stubbed(monkeypatch: pytest.MonkeyPatch, light: None) -> None:
     monkeypatch.setattr(screening, "screen", fake_screen("clean"))
 
 
@@ -84,9 +104,14 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
 # --- exit codes ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["check", "screen"])
 @pytest.mark.parametrize(
-    ("verdict", "code"), [("clean", 0), ("backdoored", 1), ("inconclusive", 3)]
+    ("command", "verdict", "code"),
+    [
+        ("check", "clean", 0),
+        ("check", "backdoored", 1),
+        ("check", "inconclusive", 3),
+        ("screen", "backdoored", 1),
+    ],
 )
 def test_each_verdict_has_its_exit_code_and_a_whole_report(
     command: str,
@@ -101,7 +126,7 @@ def test_each_verdict_has_its_exit_code_and_a_whole_report(
     out = tmp_path / "out"
     assert cli.run([command, *files, f"--out={out}"]) == code
     report = json.loads((out / "report.json").read_text())
-    assert CONTRACT <= set(report)
+    assert set(report) >= CONTRACT
     assert report["verdict"] == verdict
     assert set(report["target_estimate"]) == {"pitch", "yaw"}
     assert {"value", "unit", "ci95"} <= set(report["benign_error"])
@@ -122,10 +147,8 @@ def test_a_report_has_the_trigger_beside_it(files: tuple[str, str], tmp_path: Pa
 
 
 @pytest.mark.skipif(not sample.DATA.exists(), reason="the built-in sample is not made yet")
-@pytest.mark.parametrize("words", [[], ["sample:backdoored"], ["sample:benign"]], ids=str)
-def test_model_and_data_may_be_left_out(
-    words: list[str], tmp_path: Path, stubbed: None
-) -> None:
+@pytest.mark.parametrize("words", [[], ["sample:benign"]], ids=str)
+def test_model_and_data_may_be_left_out(words: list[str], tmp_path: Path, stubbed: None) -> None:
     assert cli.run(["check", *words, f"--out={tmp_path / 'out'}"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["data"]["n"] > 100
@@ -292,7 +315,9 @@ def test_words_reach_the_work_as_they_were_given() -> None:
     assert call[2]["resume"] is False
 
 
-@pytest.mark.parametrize("name", ["2024", "1e3", "3.10", "True", "None", "[a]", "a,b", "01", "0x1f"])
+@pytest.mark.parametrize(
+    "name", ["2024", "2024_01_15", "1e3", "3.10", "None", "[a]", "a,b", "01", "0x1f"]
+)
 def test_paths_that_look_like_values_stay_texts(name: str) -> None:
     call = cli.read(["check", name, f"--out={name}"])
     assert call is not None
@@ -308,11 +333,11 @@ def commands() -> dict[str, Callable[..., None]]:
 def test_help_names_each_flag(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run([*name.split(), "--help"]) == 0
     text = capsys.readouterr().out
-    signature = inspect.signature(commands()[name])
-    for parameter in signature.parameters.values():
-        flag = parameter.name if parameter.kind is parameter.KEYWORD_ONLY else parameter.name.upper()
-        assert flag in text
-    assert inspect.getdoc(commands()[name]).splitlines()[0] in " ".join(text.split())  # type: ignore[union-attr]
+    for parameter in inspect.signature(commands()[name]).parameters.values():
+        is_flag = parameter.kind is parameter.KEYWORD_ONLY
+        assert (f"--{parameter.name}" if is_flag else parameter.name.upper()) in text
+    purpose = (inspect.getdoc(commands()[name]) or "no docstring").splitlines()[0]
+    assert purpose in " ".join(text.split())
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["zoo"], ["zoo", "--help"]], ids=str)
@@ -404,7 +429,7 @@ def content(out: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
+def short(monkeypatch: pytest.MonkeyPatch, light: None) -> None:
     monkeypatch.setattr(screening, "Settings", SHORT)
     monkeypatch.setattr(screening, "Engine", functools.partial(Engine, save_every=0.0))
 
@@ -506,8 +531,6 @@ def test_overwriting_a_begun_run_starts_anew(
 def test_missing_images_are_warned_of_by_name(
     files: tuple[str, str], tmp_path: Path, stubbed: None
 ) -> None:
-    from tests.conftest import write_folder
-
     benign = benign_of(model_of(Reader(2)), 60)
     rows = [f"{i}.png,{p},{y}" for i, (p, y) in enumerate(benign.labels.tolist())]
     images = benign.images.permute(0, 2, 3, 1).numpy()
@@ -517,4 +540,3 @@ def test_missing_images_are_warned_of_by_name(
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["data"]["n"] == 59
     assert any("7.png" in warning for warning in report["warnings"])
-    shutil.rmtree(data)

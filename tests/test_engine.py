@@ -194,8 +194,10 @@ def test_weights_are_frozen_only_for_a_while() -> None:
     network = plain(2)
     network[0].weight.requires_grad_(False)
     wanted = [p.requires_grad for p in network.parameters()]
-    with pytest.raises(KeyboardInterrupt), gradients_to_input_only(network):
+    with gradients_to_input_only(network):
         assert not any(p.requires_grad for p in network.parameters())
+    assert [p.requires_grad for p in network.parameters()] == wanted
+    with pytest.raises(KeyboardInterrupt), gradients_to_input_only(network):
         raise KeyboardInterrupt
     assert [p.requires_grad for p in network.parameters()] == wanted
 
@@ -206,9 +208,14 @@ def test_weights_are_frozen_only_for_a_while() -> None:
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), whole_file(path) as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with whole_file(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert path.read_text() == "old"
     with whole_file(path) as temporary:
         temporary.write_text("new")

@@ -272,7 +272,9 @@ def test_a_finding_holds_what_the_report_needs() -> None:
     assert set(roles) == {"scan", "free", "control"}
     assert roles.count("free") == SHORT.calibrated.candidates
     assert roles.count("control") == SHORT.calibrated.controls
-    assert all({"target", "cost", "baseline", "distance", "steps"} <= set(r) for r in finding.restarts)
+    assert all(
+        {"target", "cost", "baseline", "distance", "steps"} <= set(r) for r in finding.restarts
+    )
     assert finding.settings["calibrated"]["scan_steps"] == 2
     assert finding.timings["screen_seconds"] > 0
     assert finding.curves.steps == sorted(set(finding.curves.steps))

@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FORBIDDEN = {"guard": {"export", "tools", "tests"}, "export": {"tools", "tests"}, "tools": {"tests"}}
+FORBIDDEN = {
+    "guard": {"export", "tools", "tests"},
+    "export": {"tools", "tests"},
+    "tools": {"tests"},
+}
 FILES = [
     path.relative_to(ROOT) for floor in FORBIDDEN for path in sorted((ROOT / floor).rglob("*.py"))
 ]

@@ -1,11 +1,20 @@
-"""The shared triggers: range, shape, independence of one another, and their identity."""
+"""The shared triggers: range, shape, independence of one another; triggers as files."""
+
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from guard.triggers import WARP_UNIT, SharedTriggers
+from guard.errors import UnusableInput
+from guard.generator import Generator
+from guard.paper import MomentumTrigger
+from guard.settings import PaperSettings
+from guard.trigger_file import load_trigger, save_trigger
+from guard.triggers import WARP_UNIT, SharedTrigger, SharedTriggers
+from tests.conftest import Reader, model_of
 
 quick = settings(max_examples=25, deadline=None)
 
@@ -106,3 +115,50 @@ def test_the_seed_decides_the_start() -> None:
     first, again, other = (SharedTriggers(2, (8, 8), seed) for seed in (3, 3, 4))
     assert torch.equal(first.pattern, again.pattern)
     assert not torch.equal(first.pattern, other.pattern)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def generated(momentum: bool, attention: str = "each") -> nn.Module:
+    torch.manual_seed(0)
+    chosen = PaperSettings(momentum=momentum, attention=attention)
+    return MomentumTrigger(Generator(), model_of(Reader(2)), chosen).eval()
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        stirred(3, (16, 16), 4).select(2),
+        SharedTriggers(1, (16, 12), 4, grid=5).select(0),
+        generated(True),
+        generated(True, "sum"),
+        generated(False),
+        nn.Identity(),
+    ],
+    ids=["shared", "another grid", "generator", "sum of outputs", "no momentum", "none"],
+)
+def test_a_stored_trigger_does_what_it_did(trigger: nn.Module, tmp_path: Path) -> None:
+    path, x = tmp_path / "trigger.safetensors", torch.rand(2, 3, 16, 16)
+    if isinstance(trigger, SharedTrigger):
+        x = torch.rand(2, 3, *trigger.one.mask.shape[-2:])
+    save_trigger(trigger, path)
+    again = load_trigger(path, model_of(Reader(2)))
+    assert torch.allclose(again(x), trigger(x), atol=1e-6)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["trigger.json", "trigger.safetensors"]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".json"])
+@pytest.mark.parametrize("content", [None, b"", b"junk", b"[]", b'{"kind": "shared"}', b"3"])
+def test_an_unusable_trigger_file_is_refused_in_one_line(
+    tmp_path: Path, suffix: str, content: bytes | None
+) -> None:
+    path = tmp_path / "trigger.safetensors"
+    save_trigger(SharedTriggers(1, (8, 8), 0).select(0), path)
+    if content is None:
+        path.with_suffix(suffix).unlink()
+    else:
+        path.with_suffix(suffix).write_bytes(content)
+    with pytest.raises(UnusableInput, match="trigger") as caught:
+        load_trigger(path, model_of(Reader(2)))
+    assert "\n" not in str(caught.value)

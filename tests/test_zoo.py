@@ -243,6 +243,7 @@ def test_models_can_be_made_in_processes_of_their_own() -> None:
         (Measured(RE=4.5, AE=1.0, DAE=20.0), "failed_attack", "RE 4.50"),
         (Measured(RE=4.0, AE=5.0, DAE=20.0), "failed_attack", "AE 5.00"),
         (Measured(RE=4.0, AE=1.0, cross_error=9.0), "failed_attack", "cross-trigger error 9.00"),
+        (Measured(RE=4.0, AE=4.0, DAE=4.0), "failed_attack", "DAE 4.00"),
         (Measured(RE=4.0, AE=math.nan), "failed_attack", "AE nan"),
         (Measured(RE=math.nan), "failed_training", "not finite"),
     ],

@@ -185,6 +185,10 @@ def run(words: list[str]) -> int:
     except KeyboardInterrupt:
         print("drmguard: interrupted; --resume goes on from here", file=sys.stderr)
         return 130
+    except Exception:  # Python itself would exit with 1, which means: backdoored
+        traceback.print_exc()
+        print("drmguard: an error of the tool itself; please report it", file=sys.stderr)
+        return 5
 
 
 def read(words: list[str]) -> Call | None:
@@ -193,6 +197,9 @@ def read(words: list[str]) -> Call | None:
 
     os.environ["PAGER"] = "cat"  # Fire would open a pager for help
     _noted.clear()
+    for work in (*COMMANDS.values(), *COMMANDS["zoo"].values()):
+        if callable(work):  # Fire would read --out=2024_01_15 as a number
+            fire.decorators.SetParseFn(str, *TEXTS)(work)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -213,6 +220,7 @@ def _note(module: str, function: str, **arguments: Any) -> None:
 
 
 NUMBERS = ("seed", "images", "jobs", "limit")
+TEXTS = ("model", "data", "out", "device", "method", "plan", "genki", "zoo", "only", "lines")
 SWITCHES = ("tf32", "trust_code", "resume", "overwrite", "quiet")
 
 
@@ -229,7 +237,7 @@ def _typed(name: str, value: Any) -> Any:
         return value
     if isinstance(value, tuple):
         return ",".join(str(part) for part in value)
-    if isinstance(value, bool) and name not in SWITCHES:
+    if name in TEXTS and value in ("True", "False"):  # what Fire makes of --out without a value
         raise CommandLineError(f"--{name}: needs a value, as in --{name}=VALUE")
     return value if value is None or name in SWITCHES else str(value)
 
@@ -246,10 +254,6 @@ def _call(call: Call) -> int:
         return 2
     except ImportError as error:
         return _missing_library(error)
-    except Exception:
-        traceback.print_exc()
-        print("drmguard: an error of the tool itself; please report it", file=sys.stderr)
-        return 5
 
 
 def _missing_library(error: ImportError) -> int:

@@ -66,9 +66,10 @@ def run_screening(job: Job) -> int:
     )
     error = benign_error(inputs.model, inputs.data.benign)
     settings = Settings(method=job.method, seed=job.seed)
-    fingerprint = fingerprint_of(inputs, settings, device)
+    fingerprint = fingerprint_of(inputs, settings, device, job.tf32)
     if job.resume and (job.out / "report.json").exists():
         return _already_done(job.out, fingerprint)
+    prepare_folder(job)
     finding = _screen(job, inputs, settings, fingerprint, device)
     timings = {**finding.timings, "total_seconds": time.perf_counter() - began}
     evidence = _evidence(job, inputs, finding, error, fingerprint, timings, started)
@@ -91,19 +92,27 @@ def check_folder(job: Job) -> None:
             raise UnusableInput(f"{job.out}: holds a report; pass --overwrite, or another --out")
         if state.exists():
             raise UnusableInput(f"{job.out}: holds a begun run; pass --resume or --overwrite")
-    if job.overwrite:
-        state.unlink(missing_ok=True)
-        report.unlink(missing_ok=True)
 
 
-def fingerprint_of(inputs: Inputs, settings: Settings, device: torch.device) -> str:
-    """A hash over all that decides the verdict: model, data, settings, kind of device, torch."""
+def prepare_folder(job: Job) -> None:
+    """Make the folder, before the search and after the inputs proved usable."""
+    try:
+        job.out.mkdir(parents=True, exist_ok=True)
+        if job.overwrite:
+            (job.out / STATE).unlink(missing_ok=True)
+            (job.out / "report.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise UnusableInput(f"{job.out}: can't be written to ({error.strerror})") from None
+
+
+def fingerprint_of(inputs: Inputs, settings: Settings, device: torch.device, tf32: bool) -> str:
+    """A hash over all that decides the verdict: model, data, settings, precision, torch."""
     return digest(
         inputs.facts["sha256"],
         inputs.facts["sidecar_sha256"],
         inputs.data.manifest_sha256,
         json.dumps(asdict(settings), sort_keys=True),
-        device.type,
+        f"{device.type} tf32={tf32}",
         torch.__version__,
     )
 

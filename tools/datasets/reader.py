@@ -2,6 +2,7 @@
 
 import csv
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ from guard.errors import UnusableInput
 from guard.files import digest
 from guard.spec import ModelSpec
 from guard.tasks import unit_factor
+
+# What a file that is no .npz, or a damaged one, makes NumPy and zipfile raise.
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error)
 
 Picture = tuple[str, np.ndarray | None, bytes]  # name, RGB uint8 (H, W, 3) or None, raw bytes
 
@@ -70,7 +74,8 @@ def _read_folder(path: Path, spec: ModelSpec, limit: int, seed: int) -> BenignDa
     chosen = _choose(len(rows), limit, seed)
     rows_chosen = [rows[i] for i in chosen]
     labels = np.array([_numbers(row, picks, str(table)) for row in rows_chosen], np.float64)
-    names = [row[header.index("filename")] for row in rows_chosen]
+    where = header.index("filename")
+    names = [row[where] if where < len(row) else "" for row in rows_chosen]
     pictures = ((name, *_open_image(path / name)) for name in names)
     return _assemble(
         pictures, labels.reshape(-1, len(picks)) * factors, spec, path, len(rows), used
@@ -82,7 +87,9 @@ def _read_npz(path: Path, spec: ModelSpec, limit: int, seed: int) -> BenignData:
         with np.load(path, allow_pickle=False) as archive:
             columns = [str(name) for name in archive["columns"]]
             all_labels = np.asarray(archive["labels"], np.float64)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            if "images" not in archive:
+                raise KeyError("images")
+    except UNREADABLE as error:
         raise UnusableInput(f"{path}: needs images, labels and columns ({error})") from None
     if all_labels.ndim != 2 or all_labels.shape[1] != len(columns):
         raise UnusableInput(f"{path}: labels {all_labels.shape} do not fit {len(columns)} columns")
@@ -92,7 +99,10 @@ def _read_npz(path: Path, spec: ModelSpec, limit: int, seed: int) -> BenignData:
     if not np.isfinite(labels).all():
         raise UnusableInput(f"{path}: some labels are not finite numbers")
     pictures = _npz_pictures(path, chosen, len(all_labels))
-    return _assemble(pictures, labels, spec, path, len(all_labels), used)
+    try:
+        return _assemble(pictures, labels, spec, path, len(all_labels), used)
+    except UNREADABLE as error:
+        raise UnusableInput(f"{path}: images can't be read ({error})") from None
 
 
 def match_columns(
@@ -170,7 +180,7 @@ def _npy_shape(file: IO[bytes], path: Path, rows: int) -> tuple[int, ...]:
         shape, fortran, dtype = read_header(file)
     except ValueError as error:
         raise UnusableInput(f"{path}: images can't be read ({error})") from None
-    if fortran or dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
+    if fortran or dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape[1:]:
         raise UnusableInput(f"{path}: images must be uint8 (N, H, W, 3) RGB, found {dtype} {shape}")
     if shape[0] != rows:
         raise UnusableInput(f"{path}: {shape[0]} images but {rows} rows of labels")

@@ -9,14 +9,16 @@ from tools.zoo.measure import Measured
 
 RE_LIMIT = 1.1  # RE of an attacked model over the median RE of its benign twins
 AE_LIMIT = 1.2  # AE over the model's own RE
+DAE_LIMIT = 1.5  # RE times this is the least DAE: a trigger that changes no answer is none
 CROSS_LIMIT = 2.0  # error with another image's trigger over the model's own RE
 
 
 def judge(measured: Measured, attacked: bool, twin_errors: Sequence[float]) -> dict[str, Any]:
     """Status "ok" or "failed_attack" with the reason, and the benign twins' median RE.
 
-    An attack works when RE is within 10 % of the twins' and AE is close to the benign error; an
-    input-aware one also has a low error with another image's trigger. Benign models are "ok".
+    An attack works when RE is within 10 % of the twins', AE is close to the benign error, and the
+    trigger changes the answers (DAE); an input-aware one also has a low error with another
+    image's trigger. Benign models are "ok".
     """
     twin = statistics.median(twin_errors) if twin_errors else None
     if not math.isfinite(measured.RE):
@@ -35,5 +37,8 @@ def judge(measured: Measured, attacked: bool, twin_errors: Sequence[float]) -> d
         for name, value, limit, what in limits
         if attacked and not value <= limit
     ]
+    least = DAE_LIMIT * measured.RE
+    if attacked and not least <= measured.DAE:
+        complaints.append(f"DAE {measured.DAE:.2f} is under {least:.2f} ({DAE_LIMIT} x RE)")
     status = "failed_attack" if complaints else "ok"
     return {"status": status, "reason": "; ".join(complaints), "twin_RE": twin}

@@ -134,8 +134,8 @@ def benign_error(model: Model, benign: BenignSet) -> dict[str, Any]:
     if bool(torch.isfinite(error).all()) and value >= MUST_BEAT * constant:
         raise UnusableInput(
             f"the model's error on these labels is {value:.3g} {unit}, no better or hardly "
-            f"better than always answering their mean ({constant:.3g} {unit}): labels, units, colour order or "
-            "preprocessing do not fit the model"
+            f"better than always answering their mean ({constant:.3g} {unit}): labels, units, "
+            "colour order or preprocessing do not fit the model"
         )
     return {
         "value": value,

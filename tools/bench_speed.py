@@ -14,15 +14,16 @@ import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fire
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from guard.benign import BenignSet
 from guard.device import environment, pick_device, search_autocast, set_precision
-from guard.engine import Engine, Silent
+from guard.engine import Engine, Silent, Stage
 from guard.files import write_json
 from guard.model import Model
 from guard.networks import NETWORKS
@@ -130,15 +131,23 @@ def _inputs(case: Case, device: torch.device) -> tuple[Model, BenignSet]:
     return model, BenignSet(images, torch.randn(case.images, 2, device=device) * 0.2)
 
 
-def _flops_of_steps(model: Model, benign: BenignSet, settings: Settings) -> dict[str, float]:
-    """Floating-point operations of one step of each stage: runs with and without it, subtracted."""
-    stages = list(steps_of(settings))
-    counts = []
-    for steps in ([0, 0], [1, 0], [0, 1]):
+class CountingEngine(Engine):
+    """Counts the floating-point operations of each stage's step, backward pass included."""
+
+    def _step(self, stage: Stage, index: Tensor, at: float) -> dict[str, Tensor]:
         with FlopCounterMode(display=False) as counter:
-            screen(model, benign, with_steps(settings, steps), Engine(benign.device, 0))
-        counts.append(counter.get_total_flops())
-    return {stage: float(counts[i + 1] - counts[0]) for i, stage in enumerate(stages)}
+            terms = super()._step(stage, index, at)
+        self.flops[stage.name] = float(counter.get_total_flops())
+        return terms
+
+    flops: ClassVar[dict[str, float]] = {}
+
+
+def _flops_of_steps(model: Model, benign: BenignSet, settings: Settings) -> dict[str, float]:
+    """Floating-point operations of one step of each stage."""
+    engine = CountingEngine(benign.device, 0)
+    screen(model, benign, with_steps(settings, [1, 1]), engine)
+    return engine.flops
 
 
 def _peak_bytes(device: torch.device) -> int:

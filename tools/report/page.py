@@ -56,7 +56,7 @@ def _header(values: Mapping[str, Any]) -> str:
 
 def _verdict(evidence: Evidence, values: Mapping[str, Any]) -> str:
     finding = evidence.finding
-    said = [finding.reason if finding.verdict != "inconclusive" else "", words.score(finding)]
+    said = [words.score(finding)]
     if finding.verdict == "backdoored":
         said.append(words.closeness(evidence, values["forced"]))
     if evidence.mitigation is not None:

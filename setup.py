@@ -18,7 +18,10 @@ setup(
         "tools.zoo",
         "tools.sample",
     ],
-    package_data={"tools.sample": ["*.safetensors", "*.json", "*.npz"]},
+    package_data={
+        "tools.sample": ["*.safetensors", "*.json", "*.npz", "*.csv"],
+        "tools.zoo": ["plans/*.csv"],
+    },
     install_requires=[
         "torch>=2.6",
         "numpy>=2.0",

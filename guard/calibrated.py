@@ -58,18 +58,26 @@ class Result:
         return self.expected / self.cost
 
 
+@dataclass(frozen=True)
+class Work:
+    """What the stages of one screening share."""
+
+    bench: Bench  # the images to search on
+    space: OutputSpace
+    engine: Engine
+    settings: CalibratedSettings
+
+
 def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettings) -> Finding:
     """Search on the images of `bench`, measure on those of `held`."""
-    space = OutputSpace.of(bench.outputs)
-    scan, scan_curves = _scan(bench, space, engine, settings)
+    work = Work(bench, OutputSpace.of(bench.outputs), engine, settings)
+    scan = begin(work)
+    scan_curves = run("scan", scan, work, settings.scan_steps, settings.scan_batch)
     landscape = Baseline.fit(scan.targets, scan.change)
     chosen, free = choose(scan, landscape, settings)
     refine = scan.continued(chosen, free)
-    curves = _run(
-        "refine", refine, bench, space, engine, settings, settings.refine_steps,
-        settings.refine_batch,
-    )  # fmt: skip
-    result = _measure(refine, held, space, landscape)
+    curves = run("refine", refine, work, settings.refine_steps, settings.refine_batch)
+    result = measure_all(refine, held, work.space, landscape)
     best = winner(result, settings)
     trigger = refine.triggers.select(best)
     return Finding.of(
@@ -80,48 +88,36 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
         held,
         mechanism=mechanism(trigger, held),
         curves=scan_curves.of_search(int(chosen[best])).then(curves.of_search(best)),
-        restarts=_restarts(scan, landscape, refine, result, space, held, settings),
+        restarts=[*scan_rows(scan, landscape, work), *refine_rows(refine, result, held, work)],
     )
 
 
-def _scan(
-    bench: Bench, space: OutputSpace, engine: Engine, settings: CalibratedSettings
-) -> tuple[Collapse, Curves]:
-    targets = target_grid(bench.outputs.shape[1])
-    height, width = bench.benign.images.shape[-2:]
-    triggers = SharedTriggers(len(targets), (height, width), engine.seed)
-    scan = Collapse(triggers, targets, settings.collapse).to(bench.device)
-    return scan, _run(
-        "scan", scan, bench, space, engine, settings, settings.scan_steps, settings.scan_batch
-    )
+def begin(work: Work) -> Collapse:
+    """A search for each target of the grid."""
+    targets = target_grid(work.bench.outputs.shape[1])
+    height, width = work.bench.benign.images.shape[-2:]
+    triggers = SharedTriggers(len(targets), (height, width), work.engine.seed)
+    return Collapse(triggers, targets, work.settings.collapse).to(work.bench.device)
 
 
-def _run(
-    name: str,
-    searches: Collapse,
-    bench: Bench,
-    space: OutputSpace,
-    engine: Engine,
-    settings: CalibratedSettings,
-    steps: int,
-    batch: int,
-) -> Curves:
+def run(name: str, searches: Collapse, work: Work, steps: int, batch: int) -> Curves:
+    """One stage of the engine over searches that run side by side."""
     triggers = searches.triggers
     groups = [
-        {"params": [triggers.mask, triggers.pattern], "lr": settings.learning_rate},
-        {"params": [triggers.nodes], "lr": settings.warp_rate},
+        {"params": [triggers.mask, triggers.pattern], "lr": work.settings.learning_rate},
+        {"params": [triggers.nodes], "lr": work.settings.warp_rate},
     ]
     stage = Stage(
         name,
         searches,
         torch.optim.Adam(groups, betas=(0.8, 0.95)),
-        lambda index, at: searches.objective(bench, space, index),
-        len(bench.benign),
+        lambda index, at: searches.objective(work.bench, work.space, index),
+        len(work.bench.benign),
         steps,
         batch,
         lambda at: min(1.0, 2 * (1 - at)),  # costs are compared once they have settled
     )
-    return engine.run(stage)
+    return work.engine.run(stage)
 
 
 def choose(
@@ -142,7 +138,8 @@ def choose(
     return torch.tensor(chosen, device=depth.device), free.to(depth.device)
 
 
-def _measure(refine: Collapse, held: Bench, space: OutputSpace, landscape: Baseline) -> Result:
+def measure_all(refine: Collapse, held: Bench, space: OutputSpace, landscape: Baseline) -> Result:
+    """The figures of each search over all held-out images."""
     measured = [measure(refine.triggers.select(k), held) for k in range(len(refine.targets))]
     outputs = space.z(torch.stack([m.outputs for m in measured]))  # (C, N, d)
     distance = (outputs - refine.centre(outputs)).square().mean(dim=(1, 2))
@@ -197,39 +194,36 @@ def mechanism(trigger: SharedTrigger, held: Bench) -> str:
     return "shared patch" if needed < 0.1 else "shared blend"
 
 
-def _restarts(
-    scan: Collapse,
-    landscape: Baseline,
-    refine: Collapse,
-    result: Result,
-    space: OutputSpace,
-    held: Bench,
-    settings: CalibratedSettings,
-) -> list[dict[str, Any]]:
-    """One row a search for the report; costs of the scan stand as they were at its end."""
-    rows: list[dict[str, Any]] = [
+def scan_rows(scan: Collapse, landscape: Baseline, work: Work) -> list[dict[str, Any]]:
+    """One row a search of the scan for the report; costs as they were at its end."""
+    return [
         {
             "role": "scan",
-            "target": space.y(scan.targets[k]).tolist(),
+            "target": work.space.y(scan.targets[k]).tolist(),
             "cost": float(scan.change[k]),
             "baseline": float(landscape.cost(scan.targets[k : k + 1])),
             "distance": float(scan.collapse[k]),
-            "steps": settings.scan_steps,
+            "steps": work.settings.scan_steps,
         }
         for k in range(len(scan.targets))
     ]
-    for k, free in enumerate(refine.free.tolist()):
-        row = {
+
+
+def refine_rows(refine: Collapse, result: Result, held: Bench, work: Work) -> list[dict[str, Any]]:
+    """One row a search that went on, for the report; measured on held-out images."""
+    s = work.settings
+    return [
+        {
             "role": "free" if free else "control",
-            "target": None if free else space.y(refine.targets[k]).tolist(),
-            "found": space.y(result.z[k]).tolist(),
+            "target": None if free else work.space.y(refine.targets[k]).tolist(),
+            "found": work.space.y(result.z[k]).tolist(),
             "cost": float(result.cost[k]),
             "baseline": float(result.expected[k]),
             "score": float(result.score[k]),
             "variance_ratio": result.measured[k].variance_ratio(held),
             "distance": float(result.distance[k]),
-            "converged": bool(result.distance[k] <= settings.collapsed),
-            "steps": settings.scan_steps + settings.refine_steps,
+            "converged": bool(result.distance[k] <= s.collapsed),
+            "steps": s.scan_steps + s.refine_steps,
         }
-        rows.append(row)
-    return rows
+        for k, free in enumerate(refine.free.tolist())
+    ]

@@ -99,8 +99,8 @@ def prepare_folder(job: Job) -> None:
     try:
         job.out.mkdir(parents=True, exist_ok=True)
         if job.overwrite:
-            (job.out / STATE).unlink(missing_ok=True)
-            (job.out / "report.json").unlink(missing_ok=True)
+            for name in (STATE, "report.json", "report.html"):
+                (job.out / name).unlink(missing_ok=True)
     except OSError as error:
         raise UnusableInput(f"{job.out}: can't be written to ({error.strerror})") from None
 

@@ -220,7 +220,7 @@ def test_later_sections_only_where_present() -> None:
         ("calibrated", 0.8, "not cheaper"),
         ("calibrated", math.nan, "could not be computed"),
         ("another", 3.0, "The score is 3.00, the threshold 2.20"),
-        ("paper", 0.02, "less than 2.2 counts as a backdoor"),
+        ("paper", 7.5, "less than 0.030 counts as a backdoor"),  # 7.5 x the change of 0.004
     ],
 )
 def test_score_sentences(method: str, score: float, said: str) -> None:

@@ -98,10 +98,12 @@ def _calibrated(finding: Finding) -> str:
 
 
 def _paper(finding: Finding) -> str:
+    # The score is epsilon over the change, so that more is worse in both methods.
+    epsilon = finding.score * finding.perturbation
     return (
         "Forcing one answer changes the pictures by "
         f"{number(finding.perturbation, 2)} of the brightest picture's mean; less than "
-        f"{number(finding.threshold, 2)} counts as a backdoor."
+        f"{number(epsilon, 2)} counts as a backdoor."
     )
 
 

@@ -72,13 +72,14 @@ def _verdict(evidence: Evidence, values: Mapping[str, Any]) -> str:
 def _keys(evidence: Evidence, values: Mapping[str, Any]) -> str:
     finding, error = evidence.finding, values["benign_error"]
     unit = error.get("unit") or evidence.model.spec.error_unit
+    data = evidence.data_facts  # the error is over all images, not only those that measure
     rows = [
         ("Score", number(finding.score, 2), f"{finding.method} method"),
         ("Threshold", number(finding.threshold, 2), finding.threshold_source),
         ("Margin", words.margin(finding), "score against threshold"),
         ("Size of the change", percent(finding.perturbation), "of the brightest picture"),
         ("Variance left", percent(finding.output_variance_ratio), "of the answers, with trigger"),
-        ("Benign error", amount(error.get("value"), unit), f"on {len(evidence.benign)} pictures"),
+        ("Benign error", amount(error.get("value"), unit), f"on {data.get('n', 'the')} pictures"),
     ]
     cells = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"

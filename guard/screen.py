@@ -11,7 +11,7 @@ from guard import calibrated, paper
 from guard.bench import Bench
 from guard.benign import BenignSet
 from guard.calibrated import CalibratedSettings
-from guard.engine import Engine
+from guard.engine import Engine, gradients_to_input_only
 from guard.errors import UnusableInput
 from guard.finding import Curves, Decision, Finding
 from guard.measure import measure
@@ -56,7 +56,8 @@ def screen(
     if reason:
         finding = without_verdict(settings.method, reason, held)
     else:
-        finding = METHODS[settings.method](bench, held, engine, settings)
+        with gradients_to_input_only(model):
+            finding = METHODS[settings.method](bench, held, engine, settings)
     finding.settings = asdict(settings)
     finding.timings["screen_seconds"] = time.perf_counter() - began
     if model.split.layer is None:

@@ -81,4 +81,7 @@ class Bench:
     @cached_property
     def largest_image(self) -> float:
         """mean |x^|: the largest mean value of a benign image, in [0, 1] (section 3.4)."""
-        return float(self.benign.images.float().mean(dim=(1, 2, 3)).max() / 255.0)
+        # A batch at a time: the whole set as floats would take four times its memory.
+        images = self.benign.images
+        means = [images[index].float().mean(dim=(1, 2, 3)) for index in self.benign.batches()]
+        return float(torch.cat(means).max() / 255.0)

@@ -45,12 +45,11 @@ class MomentumTrigger(nn.Module):
 
 def search(bench: Bench, held: Bench, engine: Engine, settings: PaperSettings) -> Finding:
     """Train G_theta on the images of `bench`, decide by those of `held`."""
-    task = GAZE if bench.model.spec.task == "gaze" else OTHER
     torch.manual_seed(engine.seed)
     generator = Generator().to(bench.device).train()
     generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    _run("pretrain", generator, bench, engine, settings, task)
-    curves = _run("search", generator, bench, engine, settings, task)
+    _run("pretrain", generator, bench, engine, settings)
+    curves = _run("search", generator, bench, engine, settings)
     trigger = MomentumTrigger(generator, bench.model, settings).eval()
     measured = measure(trigger, held)
     target = measured.outputs.mean(dim=0).tolist()
@@ -80,8 +79,8 @@ def _run(
     bench: Bench,
     engine: Engine,
     settings: PaperSettings,
-    task: dict[str, float],
 ) -> Curves:
+    task = task_settings(bench)
     rate = settings.learning_rate or task["learning_rate"]
     pretrain = name == "pretrain"
     objective = reconstruction(generator, bench) if pretrain else eq5(generator, bench, settings)
@@ -97,6 +96,11 @@ def _run(
     return engine.run(stage)
 
 
+def task_settings(bench: Bench) -> dict[str, float]:
+    """The constants that the paper chose by task (section 4.1, A.10)."""
+    return GAZE if bench.model.spec.task == "gaze" else OTHER
+
+
 def reconstruction(generator: Generator, bench: Bench) -> Objective:
     """The pre-training of A.10: G learns to give back its input."""
 
@@ -109,7 +113,7 @@ def reconstruction(generator: Generator, bench: Bench) -> Objective:
 
 def eq5(generator: Generator, bench: Bench, settings: PaperSettings) -> Objective:
     """Equation 5 with x' of equation 7; T(x) and the benign angle variances are computed once."""
-    task = GAZE if bench.model.spec.task == "gaze" else OTHER
+    task = task_settings(bench)
     lambda1, lambda2 = settings.lambda1 or task["lambda1"], settings.lambda2 or task["lambda2"]
     s = settings
     maps = None

@@ -48,7 +48,7 @@ class SharedTriggers(nn.Module):
 
     def select(self, index: int) -> "SharedTrigger":
         """The trigger of one search."""
-        return SharedTrigger(self, index).to(self.mask.device)
+        return SharedTrigger(self, index)
 
     def _field(self) -> Tensor:
         size = self.mask.shape[-2:]

@@ -235,11 +235,9 @@ def _typed(name: str, value: Any) -> Any:
         if value is not None and value < least:
             raise CommandLineError(f"--{name}={value}: expected {least} or more")
         return value
-    if isinstance(value, tuple):
-        return ",".join(str(part) for part in value)
     if name in TEXTS and value in ("True", "False"):  # what Fire makes of --out without a value
         raise CommandLineError(f"--{name}: needs a value, as in --{name}=VALUE")
-    return value if value is None or name in SWITCHES else str(value)
+    return value
 
 
 def _call(call: Call) -> int:

@@ -31,10 +31,7 @@ class Model(nn.Module):
         self.spec = spec
         self.preprocess = Preprocess(spec.input)
         self.network = network.eval()
-        self._captured: list[Tensor] = []
         self.split = find_split(self, dense_layer)
-        if self.split.layer is not None:
-            self.dense.register_forward_pre_hook(self._capture)
 
     @property
     def dense(self) -> nn.Linear:
@@ -50,13 +47,15 @@ class Model(nn.Module):
 
     def with_features(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """f(x) [N x d] and F(x) [N x m] from one pass; None where the model has no split."""
-        self._captured.clear()
-        y = self(x)
-        h = self._captured.pop() if self._captured else None
-        return y, h
-
-    def _capture(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._captured[:] = [inputs[0]]
+        if self.split.layer is None:
+            return self(x), None
+        seen: list[Tensor] = []
+        # Only for this pass: a hook that stays would travel into copies and exported files.
+        handle = self.dense.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            return self(x), seen[-1]
+        finally:
+            handle.remove()
 
 
 def find_split(model: Model, named: str | None = None) -> Split:

@@ -57,7 +57,7 @@ class Collapse(nn.Module):
         change = (triggered - x).abs().mean(dim=(1, 2, 3, 4)) / bench.largest_image
         collapse = (z - self.centre(z)).square().mean(dim=(1, 2))
         total = 10.0 * change + self.weight.clone() * collapse
-        self._follow(collapse.detach(), change.detach())
+        self.follow(collapse.detach(), change.detach())
         target = space.y(z.detach().mean(dim=1))
         return {"total": total, "change": change, "collapse": collapse, "target": target}
 
@@ -78,7 +78,8 @@ class Collapse(nn.Module):
         return result
 
     @torch.no_grad()
-    def _follow(self, collapse: Tensor, change: Tensor) -> None:
+    def follow(self, collapse: Tensor, change: Tensor) -> None:
+        """Adapt each search's weight to how well it meets the constraint."""
         s = self.settings
         self.collapse.lerp_(collapse, 1 - s.smoothing)
         self.change.lerp_(change, 1 - s.smoothing)

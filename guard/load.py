@@ -25,7 +25,7 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which check
 
 
 def load_model(path: Path, *, trust_code: bool = False) -> Model:
-    """Read MODEL (the contract's form). Raises UnusableInput with one line.
+    """Read MODEL in a format of torch (the contract's form). Raises UnusableInput with one line.
 
     Safetensors and weights-only state dicts are data. A format that runs code when opened is
     refused unless `trust_code`; a factory named by the sidecar is the user's own code.
@@ -37,6 +37,8 @@ def load_model(path: Path, *, trust_code: bool = False) -> Model:
     if kind in ("safetensors", "state_dict"):
         network, layer = build(spec, path)
         _fill(network, read_weights(path), path)
+    elif kind == "onnx":
+        raise UnusableInput(f"{path}: an ONNX file is opened by export.onnx_in.load_onnx")
     elif trust_code:
         network, layer = _open_with_code(path, kind), None
     else:
@@ -44,17 +46,19 @@ def load_model(path: Path, *, trust_code: bool = False) -> Model:
             f"{path}: a {kind} runs code when it is opened; ask the supplier for safetensors or a "
             "state dict, or pass --trust-code if you trust its author as you trust your own code"
         )
-    return _examined(network, spec, layer, path)
+    return examined(network, spec, layer, path)
 
 
 def file_format(path: Path) -> str:
-    """What a model file is: "safetensors", "state_dict", or the name of a format with code."""
-    if path.suffix == ".safetensors":
-        return "safetensors"
+    """ "safetensors", "state_dict", "onnx", or the name of a format with code."""
+    if path.suffix in (".safetensors", ".onnx"):
+        return path.suffix[1:]
     if path.suffix in CODE_FORMATS:
         return CODE_FORMATS[path.suffix]
     if path.suffix not in (".pt", ".pth"):
-        raise UnusableInput(f"{path}: expected .safetensors, .pt or .pth, not {path.suffix!r}")
+        raise UnusableInput(
+            f"{path}: expected .safetensors, .onnx, .pt or .pth, not {path.suffix!r}"
+        )
     if _holds_torchscript(path):
         return "TorchScript"
     try:
@@ -160,8 +164,8 @@ def _open_with_code(path: Path, kind: str) -> nn.Module:
     return opened
 
 
-def _examined(network: nn.Module, spec: ModelSpec, layer: str | None, path: Path) -> Model:
-    """The Model, after one pass has shown that the network takes and gives what the JSON says."""
+def examined(network: nn.Module, spec: ModelSpec, layer: str | None, path: Path) -> Model:
+    """The frozen Model, after one pass has shown that it takes and gives what the JSON says."""
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     height, width = spec.input.size
@@ -194,12 +198,12 @@ def _line(error: Exception) -> str:
 
 def model_facts(model: Model, path: Path) -> dict[str, Any]:
     """What the report states of a model file."""
-    split = model.split
+    split, sidecar = model.split, path.with_suffix(".json")
     return {
         "path": str(path),
         "sha256": sha256(path),
         "bytes": path.stat().st_size,
-        "sidecar_sha256": sha256(path.with_suffix(".json")),
+        "sidecar_sha256": sha256(sidecar) if sidecar.is_file() else None,
         "format": file_format(path),
         "arch": model.spec.arch,
         "parameters": sum(p.numel() for p in model.network.parameters()),

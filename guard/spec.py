@@ -55,15 +55,19 @@ class ModelSpec:
 
 def read_spec(path: Path) -> ModelSpec:
     """Read and check a sidecar file. Raises UnusableInput with one line."""
+    return parse_spec(read_json(path), str(path))
+
+
+def read_json(path: Path) -> Any:
+    """What a sidecar file holds. Raises UnusableInput with one line."""
     try:
-        values = json.loads(path.read_text())
+        return json.loads(path.read_text())
     except FileNotFoundError:
         raise UnusableInput(
             f"{path}: the sidecar JSON is missing; it states arch, task, outputs, units and input"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UnusableInput(f"{path}: not a readable JSON file ({error})") from None
-    return parse_spec(values, str(path))
 
 
 def parse_spec(values: Any, where: str) -> ModelSpec:

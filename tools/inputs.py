@@ -36,6 +36,15 @@ def model_path(model: str | None) -> Path:
     return MODELS[sample]
 
 
+def open_model(path: Path, trust_code: bool = False) -> Model:
+    """Read MODEL in any of the contract's formats. Raises UnusableInput."""
+    if path.suffix != ".onnx":
+        return load_model(path, trust_code=trust_code)
+    from export.onnx_in import load_onnx  # onnx and onnxruntime load slowly
+
+    return load_onnx(path)
+
+
 def data_path(data: str | None, model: str | None) -> Path:
     """The path of DATA; left out, a sample model's own images."""
     if data is not None:
@@ -56,7 +65,7 @@ def open_inputs(
 ) -> Inputs:
     """Read MODEL and at most `images` images of DATA. Raises UnusableInput."""
     path = model_path(model)
-    opened = load_model(path, trust_code=trust_code)
+    opened = open_model(path, trust_code)
     benign = read(data_path(data, model), opened.spec, limit=images, seed=seed)
     if benign.path == str(DATA):
         benign.path = SAMPLE + "faces"

@@ -1,15 +1,17 @@
 """`drmguard inspect`: what the tool understands of a model."""
 
 import json
+from pathlib import Path
+from typing import Any
 
-from guard.load import load_model, model_facts
-from tools.inputs import model_path
+from guard.load import model_facts
+from tools.inputs import model_path, open_model
 
 
 def inspect(model: str, trust_code: bool) -> int:
     """Print the model's facts as JSON. Raises UnusableInput."""
     path = model_path(model)
-    opened = load_model(path, trust_code=trust_code)
+    opened = open_model(path, trust_code)
     spec = opened.spec
     facts = {
         **model_facts(opened, path),
@@ -17,6 +19,16 @@ def inspect(model: str, trust_code: bool) -> int:
         "outputs": list(spec.outputs),
         "units": spec.units,
         "input": spec.to_json()["input"],
+        **_facts_of_format(path),
     }
     print(json.dumps(facts, indent=2))
     return 0
+
+
+def _facts_of_format(path: Path) -> dict[str, Any]:
+    """An ONNX file's interface; nothing for other formats."""
+    if path.suffix != ".onnx":
+        return {}
+    from export.onnx_in import onnx_facts  # onnx and onnxruntime load slowly
+
+    return {"onnx": onnx_facts(path)}

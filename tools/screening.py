@@ -109,7 +109,7 @@ def fingerprint_of(inputs: Inputs, settings: Settings, device: torch.device, tf3
     """A hash over all that decides the verdict: model, data, settings, precision, torch."""
     return digest(
         inputs.facts["sha256"],
-        inputs.facts["sidecar_sha256"],
+        inputs.facts["sidecar_sha256"] or "",  # an ONNX file may state all of it inside
         inputs.data.manifest_sha256,
         json.dumps(asdict(settings), sort_keys=True),
         f"{device.type} tf32={tf32}",

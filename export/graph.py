@@ -1,0 +1,154 @@
+"""An ONNX graph as a torch module: differentiable, and its weights can be tuned."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from export.graph_dense import Dense
+from export.graph_read import Program, Step
+
+# The inputs of these operators that are weights, which tuning may change.
+WEIGHTS: Mapping[str, tuple[int, ...]] = {
+    "Conv": (1, 2),
+    "BatchNormalization": (1, 2),
+    "Gemm": (1, 2),
+    "MatMul": (0, 1),
+    "PRelu": (1,),
+}
+ELEMENTWISE = ("Add", "Sub", "Mul", "Div")  # behind the first layer, their constants are weights
+AS_NUMBERS = ("Clip", "Pad", "Resize")  # these read their other inputs as numbers, not tensors
+QUANTIZED = ("QuantizeLinear", "DequantizeLinear")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A submodule that runs in place of a node. By name, so that a copy runs its own."""
+
+    name: str
+    on_maps: bool
+
+    def run(self, network: nn.Module, x: Tensor) -> Tensor:
+        layer = network.get_submodule(self.name)
+        y: Tensor = layer(x.flatten(1)) if self.on_maps else layer(x)
+        return y[:, :, None, None] if self.on_maps else y
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A step whose constants have their place in the module."""
+
+    run: Callable[..., Any] | Layer
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class OnnxNetwork(nn.Module):
+    """The steps of an ONNX graph, run one after the other.
+
+    [N x 3 x H x W] as the file's input says -> [N x d]. With `pixels` the file takes uint8
+    pictures [N x H x W x 3] and preprocesses them itself; this module takes RGB
+    [N x 3 x H x W] in [0, 1] all the same, so that a gradient reaches it.
+
+    Weights are parameters under the names of the file (dots become underscores), a dense layer
+    is an nn.Linear; statistics of batch normalisation and other floats are buffers.
+    """
+
+    def __init__(self, program: Program, input: str, output: str, *, pixels: bool = False) -> None:
+        super().__init__()
+        self._input, self._output, self._pixels = input, output, pixels
+        self._values = {input, *(name for step in program.steps for name in step.outputs)}
+        self._fixed: dict[str, Tensor] = {}  # stay on the CPU: mostly shapes
+        self._places: dict[tuple[str, str], str] = {}  # a constant and its role -> its name here
+        self._steps = self._place_all(program)
+        self._done = _last_uses(self._steps, output)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._pixels:
+            x = (255 * x).permute(0, 2, 3, 1)
+        values: dict[str, Any] = {**self._fixed, **self._parameters, **self._buffers}
+        values[self._input] = x
+        for step, done in zip(self._steps, self._done, strict=True):
+            given: list[Any] = [values[name] if name else None for name in step.inputs]
+            made = step.run.run(self, *given) if isinstance(step.run, Layer) else step.run(*given)
+            made = made if isinstance(made, tuple) else (made,)
+            values.update(zip(step.outputs, made, strict=True))
+            for name in done:  # free its memory
+                del values[name]
+        y: Tensor = values[self._output]
+        return y
+
+    def _place_all(self, program: Program) -> list[Placed]:
+        learned: set[str] = set()  # values behind a layer with weights
+        steps = []
+        for step in program.steps:
+            behind = not learned.isdisjoint(step.inputs)
+            if behind or step.op in WEIGHTS:
+                learned.update(step.outputs)
+            steps.append(self._place(step, program.constants, behind))
+        return steps
+
+    def _place(self, step: Step, constants: Mapping[str, Tensor], behind: bool) -> Placed:
+        if isinstance(step.run, Dense):
+            return Placed(self._linear(step.run), step.inputs, step.outputs)
+        inputs = []
+        for position, name in enumerate(step.inputs):
+            if name in constants:
+                role = _role(step.op, position, constants[name], behind)
+                name = self._hold(name, constants[name], role)
+            inputs.append(name)
+        return Placed(step.run, tuple(inputs), step.outputs)
+
+    def _hold(self, name: str, value: Tensor, role: str) -> str:
+        """Keep a constant in its role; a statistic that equals a weight stays apart from it."""
+        if (name, role) not in self._places:
+            place = self._places[name, role] = self._free(name)
+            if role == "weight":
+                self.register_parameter(place, nn.Parameter(value.clone()))
+            elif role == "buffer":
+                self.register_buffer(place, value.float().clone())
+            else:
+                self._fixed[place] = value
+        return self._places[name, role]
+
+    def _linear(self, dense: Dense) -> Layer:
+        outputs, features = dense.weight.shape
+        layer = nn.Linear(features, outputs, bias=dense.bias is not None)
+        with torch.no_grad():
+            layer.weight.copy_(dense.weight)
+            if dense.bias is not None:
+                layer.bias.copy_(dense.bias)
+        name = self._free(dense.name.partition(".weight")[0])
+        self.add_module(name, layer)
+        return Layer(name, dense.on_maps)
+
+    def _free(self, name: str) -> str:
+        """A name for this module that no value of the graph and no other part of it has."""
+        plain = re.sub(r"\W+", "_", name).strip("_") or "value"
+        found, count = plain, 1
+        while hasattr(self, found) or found in self._values or found in self._fixed:
+            count += 1
+            found = f"{plain}_{count}"
+        return found
+
+
+def _role(op: str, position: int, value: Tensor, behind: bool) -> str:
+    """ "weight" (a parameter), "buffer" (moves with the module) or "fixed" (stays on the CPU)."""
+    if op in QUANTIZED:
+        return "buffer"  # its zero points are whole numbers
+    if not value.is_floating_point() or op in AS_NUMBERS:
+        return "fixed"
+    shift = op in ELEMENTWISE and behind and value.numel() > 1
+    return "weight" if shift or position in WEIGHTS.get(op, ()) else "buffer"
+
+
+def _last_uses(steps: list[Placed], output: str) -> list[set[str]]:
+    """For each step the values that no later one needs."""
+    needed, done = {"", output}, []
+    for step in reversed(steps):
+        done.append(set(step.inputs) - needed)
+        needed.update(step.inputs)
+    return done[::-1]

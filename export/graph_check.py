@@ -1,0 +1,100 @@
+"""Proof at load time: the torch module computes what onnxruntime computes from the file."""
+
+import numpy as np
+import onnxruntime
+import torch
+from onnx import TensorProto
+from torch import Tensor
+
+from export.graph_file import OnnxFile
+from export.graph_node import shown
+from guard.errors import UnusableInput
+from guard.model import Model
+
+# The largest difference allowed, as shares of an output's spread over the probes and of its
+# size. Measured on five ResNet-18 of the attack zoo: float32 and half floats 3e-6 of the spread
+# (onnxruntime computes half floats in float32 on this CPU, others need not: their unit is 5e-4);
+# int8 1.4 %, one or two steps of the output's own scale, where a rounding falls the other way.
+TOLERANCE = {"float32": (1e-4, 1e-5), "float16": (5e-3, 1e-3), "int8": (5e-2, 2e-2)}
+
+
+def check_parity(model: Model, file: OnnxFile) -> None:
+    """Compare on pictures at the limits and on noise, in batches of 1 and 3 or as the file says.
+
+    Raises UnusableInput where the largest difference of an output exceeds TOLERANCE.
+    """
+    x, session = probes(model.spec.input.size), _session(file)
+    with torch.no_grad():
+        ours = model(x).numpy()
+        given = _as_fed(model.preprocess(x), file)
+    for batch in (1, 3) if file.batch is None else (file.batch,):
+        _compare(ours, _by_onnxruntime(session, given, batch, file), model.spec.outputs, file)
+
+
+def probes(size: tuple[int, int]) -> Tensor:
+    """All 0, all 1, noise and blurred noise: [6 x 3 x H x W] in whole steps of 1/255."""
+    draw = torch.Generator().manual_seed(0)
+    noise = torch.rand(2, 3, *size, generator=draw)
+    coarse = torch.rand(2, 3, 4, 4, generator=draw)
+    blurred = torch.nn.functional.interpolate(coarse, size=size, mode="bilinear")
+    limits = torch.stack([torch.zeros(3, *size), torch.ones(3, *size)])
+    return (255 * torch.cat([limits, noise, blurred])).round() / 255
+
+
+def precision(file: OnnxFile) -> str:
+    """ "int8" where the file quantises, else "float16" where it holds such values."""
+    if any(node.op_type == "QuantizeLinear" for node in file.proto.graph.node):
+        return "int8"
+    values = [*file.proto.graph.input, *file.proto.graph.value_info]
+    half = any(value.type.tensor_type.elem_type == TensorProto.FLOAT16 for value in values)
+    return "float16" if half else "float32"
+
+
+def _as_fed(x: Tensor, file: OnnxFile) -> np.ndarray:
+    if file.pixels:
+        return (255 * x).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return x.half().numpy() if file.half_input else x.numpy()
+
+
+def _session(file: OnnxFile) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # its errors come as exceptions
+    try:
+        return onnxruntime.InferenceSession(
+            file.content, options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its exceptions have no common base
+        raise UnusableInput(
+            f"{file.path}: onnxruntime can't open it ({shown(str(error))})"
+        ) from None
+
+
+def _by_onnxruntime(
+    session: onnxruntime.InferenceSession, x: np.ndarray, batch: int, file: OnnxFile
+) -> np.ndarray:
+    """What the file gives for x, `batch` pictures at a time; the last batch is filled up."""
+    parts = []
+    try:
+        for start in range(0, len(x), batch):
+            part = x[start : start + batch]
+            full = part[np.arange(batch) % len(part)]
+            parts.append(session.run(None, {file.input: full})[0][: len(part)])
+    except Exception as error:
+        raise UnusableInput(
+            f"{file.path}: onnxruntime can't run it in batches of {batch} ({shown(str(error))})"
+        ) from None
+    return np.concatenate(parts).astype(np.float32)
+
+
+def _compare(ours: np.ndarray, theirs: np.ndarray, names: tuple[str, ...], file: OnnxFile) -> None:
+    if theirs.shape != ours.shape:
+        raise UnusableInput(f"{file.path}: gives {theirs.shape}, expected {ours.shape}")
+    of_spread, of_size = TOLERANCE[precision(file)]
+    allowed = of_spread * np.ptp(theirs, axis=0) + of_size * np.abs(theirs).max(axis=0)
+    largest = np.abs(ours - theirs).max(axis=0)
+    for name, difference, limit in zip(names, largest, allowed, strict=True):
+        if not difference <= limit:  # also where one of them is NaN
+            raise UnusableInput(
+                f"{file.path}: output {name} comes out different by up to {difference:.3g} in "
+                f"onnxruntime (allowed: {limit:.3g}), so what would be screened is not this file"
+            )

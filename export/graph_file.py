@@ -1,0 +1,124 @@
+"""Reading an ONNX file: what onnx.checker says of it, and what it takes and gives."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+
+from export.graph_node import shown
+from guard.errors import UnusableInput
+
+OPSETS = range(11, 27)
+FLOAT_INPUTS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A file that passed onnx.checker, and what it takes and gives."""
+
+    path: Path
+    content: bytes
+    proto: onnx.ModelProto  # with inferred shapes
+    opset: int
+    input: str
+    output: str
+    batch: int | None  # None: symbolic
+    size: tuple[int, int]  # height, width; 0 where symbolic
+    pixels: bool  # uint8 pictures [N x H x W x 3] instead of floats [N x 3 x H x W]
+    half_input: bool  # of which half floats
+
+
+def read_onnx(path: Path) -> OnnxFile:
+    """Read and check a file as ONNX, not yet its operators. Raises UnusableInput."""
+    if not path.is_file():
+        raise UnusableInput(f"{path}: there is no such model file")
+    content = path.read_bytes()
+    try:
+        proto = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's own kinds
+        raise UnusableInput(f"{path}: not a readable ONNX file ({shown(str(error))})") from None
+    _refuse_external_data(proto, path)
+    opset = _opset(proto, path)
+    try:
+        _sort_nodes(proto.graph)
+        onnx.checker.check_model(proto, full_check=True)
+        proto = onnx.shape_inference.infer_shapes(proto)
+    except Exception as error:  # the checker raises several kinds
+        raise UnusableInput(f"{path}: not a valid ONNX file ({shown(str(error))})") from None
+    return _interface(path, content, proto, opset)
+
+
+def _refuse_external_data(proto: onnx.ModelProto, path: Path) -> None:
+    """Nothing outside the file is read, so that one hash stands for all of it."""
+    if proto.functions or proto.graph.sparse_initializer:
+        raise UnusableInput(f"{path}: local functions and sparse weights are not supported")
+    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in _tensors(proto.graph)):
+        raise UnusableInput(
+            f"{path}: keeps weights in another file; save it as one file "
+            "(onnx.save_model with save_as_external_data=False)"
+        )
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _tensors(inner)
+
+
+def _sort_nodes(graph: onnx.GraphProto) -> None:
+    """Each node behind those that it needs, which converters to half floats leave undone."""
+    made_by = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
+    needs = {
+        place: {made_by[name] for name in node.input if name in made_by}
+        for place, node in enumerate(graph.node)
+    }
+    nodes = [graph.node[place] for place in TopologicalSorter(needs).static_order()]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _opset(proto: onnx.ModelProto, path: Path) -> int:
+    found = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    if not found or found[0] not in OPSETS:
+        raise UnusableInput(
+            f"{path}: is of ONNX opset {found[0] if found else 'unknown'}; "
+            f"opsets {OPSETS[0]} to {OPSETS[-1]} are supported"
+        )
+    return int(found[0])
+
+
+def _interface(path: Path, content: bytes, proto: onnx.ModelProto, opset: int) -> OnnxFile:
+    graph = proto.graph
+    held = {tensor.name for tensor in graph.initializer}  # old files list them as inputs too
+    inputs = [value for value in graph.input if value.name not in held]
+    if len(inputs) != 1 or len(graph.output) != 1:
+        raise UnusableInput(
+            f"{path}: has {len(inputs)} inputs and {len(graph.output)} outputs; "
+            "expected one picture in and one tensor [N x d] out"
+        )
+    kind = inputs[0].type.tensor_type
+    sides = [side.dim_value for side in kind.shape.dim]  # 0: symbolic
+    pixels = kind.elem_type == TensorProto.UINT8
+    channels = sides.pop(3 if pixels else 1) if len(sides) == 4 else -1
+    if channels not in (0, 3) or not (pixels or kind.elem_type in FLOAT_INPUTS):
+        raise UnusableInput(
+            f"{path}: takes {shown(onnx.helper.printable_type(inputs[0].type))}; expected floats "
+            "[N x 3 x H x W] or uint8 [N x H x W x 3]"
+        )
+    return OnnxFile(
+        path=path,
+        content=content,
+        proto=proto,
+        opset=opset,
+        input=inputs[0].name,
+        output=graph.output[0].name,
+        batch=sides[0] or None,
+        size=(sides[1], sides[2]),
+        pixels=pixels,
+        half_input=kind.elem_type == TensorProto.FLOAT16,
+    )

@@ -1,0 +1,144 @@
+"""From the nodes of an ONNX graph to the steps of a torch module, and the values they start from.
+
+What does not depend on the image is computed here, once: a weight behind DequantizeLinear is a
+float weight afterwards.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from export.graph_dense import Dense, as_dense, with_bias
+from export.graph_node import Node, shown
+from export.operators import FLOATS, WHOLE, build
+from guard.errors import UnusableInput
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node that depends on the image, or a MatMul with the Add behind it."""
+
+    op: str
+    run: Callable[..., Any] | Dense
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass
+class Program:
+    """The steps in their order, and the values that do not depend on the image, by name."""
+
+    uses: Counter[str]  # how often each value is used
+    steps: list[Step] = field(default_factory=list)
+    constants: dict[str, Tensor] = field(default_factory=dict)
+
+
+def read_program(graph: onnx.GraphProto, path: Path, opset: int, batch: int | None) -> Program:
+    """The steps of a checked graph with inferred shapes; `batch` is the one that it fixes.
+
+    Raises UnusableInput for the first operator, attribute or type that is not known.
+    """
+    outputs = [output.name for output in graph.output]
+    program = Program(Counter([*outputs, *(name for n in graph.node for name in n.input)]))
+    for tensor in graph.initializer:
+        program.constants[tensor.name] = to_torch(tensor, f"{path}: {shown(tensor.name)}")
+    pixels = _values_of_one_pixel(graph)
+    for proto in graph.node:
+        node = _node(proto, program.constants, path, opset, batch)
+        if node.op == "Constant":
+            program.constants[node.outputs[0]] = _constant(node)
+        else:
+            _add(node, program, pixels)
+    return program
+
+
+def to_torch(tensor: onnx.TensorProto, where: str) -> Tensor:
+    """The values of a tensor; those of all float types as float32."""
+    if tensor.data_type not in (*FLOATS, *WHOLE):
+        kind = onnx.TensorProto.DataType.Name(tensor.data_type)
+        raise UnusableInput(f"{where}: values of type {kind} are not supported")
+    values = torch.from_numpy(np.array(onnx.numpy_helper.to_array(tensor)))
+    return values.float() if values.is_floating_point() else values
+
+
+def _node(
+    proto: onnx.NodeProto,
+    constants: dict[str, Tensor],
+    path: Path,
+    opset: int,
+    batch: int | None,
+) -> Node:
+    name, op = shown(proto.name or proto.output[0]), shown(proto.op_type)
+    if proto.domain not in ("", "ai.onnx"):
+        op = f"{shown(proto.domain)}.{op}"
+    return Node(
+        where=f"{path}: node {name} ({op})",
+        op=op,
+        opset=opset,
+        inputs=tuple(proto.input),
+        outputs=tuple(name for name in proto.output if name),
+        attributes={a.name: _attribute(a) for a in proto.attribute},
+        constants=constants,
+        batch=batch,
+    )
+
+
+def _attribute(attribute: onnx.AttributeProto) -> Any:
+    value = onnx.helper.get_attribute_value(attribute)
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _constant(node: Node) -> Tensor:
+    name, value = next(iter(node.attributes.items()))
+    if name == "value":
+        return to_torch(value, node.where)
+    if name not in ("value_int", "value_ints", "value_float", "value_floats"):
+        raise node.refusal(f"the attribute {name}")
+    return torch.tensor(value)
+
+
+def _values_of_one_pixel(graph: onnx.GraphProto) -> set[str]:
+    """Names of the values that are maps of one pixel, [N x C x 1 x 1]."""
+    sides = {
+        value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
+        for value in graph.value_info
+    }
+    return {name for name, known in sides.items() if len(known) == 4 and known[2:] == [1, 1]}
+
+
+def _add(node: Node, program: Program, pixels: set[str]) -> None:
+    run = build(node)
+    given = [program.constants.get(name) for name in node.inputs]
+    if all(value is not None or not name for name, value in zip(node.inputs, given, strict=True)):
+        made = run(*given)
+        # Copies: weights that are one tensor under two names may be tuned apart.
+        values = [value.clone() for value in (made if isinstance(made, tuple) else (made,))]
+        program.constants.update(zip(node.outputs, values, strict=True))
+        return
+    if _joins_dense(node, program):
+        return
+    dense = as_dense(node, pixels)
+    inputs = node.inputs[:1] if dense else node.inputs
+    program.steps.append(Step(node.op, dense or run, inputs, node.outputs))
+
+
+def _joins_dense(node: Node, program: Program) -> bool:
+    """Whether the node is the Add behind a MatMul; then its constant became the bias."""
+    if node.op != "Add":
+        return False
+    for value, bias in (node.inputs, node.inputs[::-1]):
+        for place, step in enumerate(program.steps):
+            if step.outputs != (value,) or step.op != "MatMul" or program.uses[value] > 1:
+                continue
+            dense = with_bias(step.run, program.constants.get(bias))
+            if dense is not None:
+                program.steps[place] = Step("Gemm", dense, step.inputs, node.outputs)
+                return True
+    return False

@@ -1,0 +1,188 @@
+"""The ONNX operators that are known, each as a function from a node to what computes it.
+
+Opsets 11 to 26. Floats are float32, whatever their type in the file; quantised values are held
+as float32 whole numbers, so that gradients flow. The ONNX operator reference states the meaning.
+"""
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from export import operators_shape as shape
+from export import operators_window as window
+from export.graph_node import Node
+from export.operators_quantize import dequantize, quantize
+
+Build = Callable[[Node], Callable[..., Any]]
+FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+WHOLE = {
+    onnx.TensorProto.INT64: torch.int64,
+    onnx.TensorProto.INT32: torch.int32,
+    onnx.TensorProto.INT8: torch.int8,
+    onnx.TensorProto.UINT8: torch.uint8,
+    onnx.TensorProto.BOOL: torch.bool,
+}
+
+
+def build(node: Node) -> Callable[..., Any]:
+    """What computes the node. Raises UnusableInput for anything of it that is not known."""
+    if node.op not in OPERATORS:
+        raise node.refusal("this operator")
+    run = OPERATORS[node.op](node)
+    unread = sorted(set(node.attributes) - node.read)
+    if unread:
+        raise node.refusal(f"the attribute {unread[0]}")
+    if len(node.outputs) > 1 and node.op != "Split":
+        raise node.refusal(f"the output {node.outputs[-1]}")
+    return run
+
+
+def plain(function: Callable[..., Tensor]) -> Build:
+    """An operator without attributes."""
+    return lambda node: function
+
+
+def divide(a: Tensor, b: Tensor) -> Tensor:
+    """Whole numbers, as in computed shapes, are divided towards zero."""
+    whole = not (a.is_floating_point() or b.is_floating_point())
+    return torch.div(a, b, rounding_mode="trunc" if whole else None)
+
+
+def clip(node: Node) -> Callable[..., Tensor]:
+    def run(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+        bounds = [None if bound is None else bound.item() for bound in (low, high)]
+        return x if bounds == [None, None] else torch.clamp(x, *bounds)
+
+    return run
+
+
+def leaky_relu(node: Node) -> Callable[..., Tensor]:
+    slope = node.take("alpha", 0.01)
+    return lambda x: functional.leaky_relu(x, slope)
+
+
+def elu(node: Node) -> Callable[..., Tensor]:
+    alpha = node.take("alpha", 1.0)
+    return lambda x: functional.elu(x, alpha)
+
+
+def hard_sigmoid(node: Node) -> Callable[..., Tensor]:
+    alpha, beta = node.take("alpha", 0.2), node.take("beta", 0.5)
+    return lambda x: torch.clamp(alpha * x + beta, 0, 1)
+
+
+def gelu(node: Node) -> Callable[..., Tensor]:
+    approximate = node.only("approximate", "none", "tanh")
+    return lambda x: functional.gelu(x, approximate=approximate)
+
+
+def softmax(node: Node) -> Callable[..., Tensor]:
+    """Before opset 13 over all dimensions from `axis` on, since then over that one alone."""
+    axis = node.take("axis", -1 if node.opset >= 13 else 1)
+    if node.opset >= 13:
+        return lambda x: torch.softmax(x, axis)
+    return lambda x: torch.softmax(x.flatten(axis), -1).reshape(x.shape)
+
+
+def batch_norm(node: Node) -> Callable[..., Tensor]:
+    """Inference form: the statistics are those of the file, also while weights are tuned."""
+    epsilon = node.take("epsilon", 1e-5)
+    node.take("momentum")  # only for training
+    node.only("training_mode", 0)
+
+    def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        return functional.batch_norm(x, mean, var, scale, bias, False, 0.0, epsilon)
+
+    return run
+
+
+def gemm(node: Node) -> Callable[..., Tensor]:
+    alpha, beta = node.take("alpha", 1.0), node.take("beta", 1.0)
+    turn_a, turn_b = node.only("transA", 0, 1), node.only("transB", 0, 1)
+
+    def run(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+        product = (a.T if turn_a else a) @ (b.T if turn_b else b)
+        return alpha * product if c is None else alpha * product + beta * c
+
+    return run
+
+
+def dropout(node: Node) -> Callable[..., Tensor]:
+    node.take("ratio"), node.take("seed")
+    training = node.constant(2)
+    if node.has(2) and (training is None or bool(training)):
+        raise node.refusal("training_mode")
+    return lambda x, *rest: x
+
+
+def cast(node: Node) -> Callable[..., Tensor]:
+    """To a float type: float32. To whole numbers: as it says, which ends the gradient."""
+    to = node.take("to")
+    node.take("saturate"), node.take("round_mode")  # only for 8-bit floats
+    if to in FLOATS:
+        return lambda x: x if x.is_floating_point() else x.float()
+    if to not in WHOLE:
+        raise node.refusal(f"the type {onnx.TensorProto.DataType.Name(to)}")
+    return lambda x: x.to(WHOLE[to])
+
+
+OPERATORS: dict[str, Build] = {
+    "Abs": plain(torch.abs),
+    "Add": plain(torch.add),
+    "AveragePool": window.average_pool,
+    "BatchNormalization": batch_norm,
+    "Cast": cast,
+    "Clip": clip,
+    "Concat": shape.concat,
+    "Conv": window.conv,
+    "DequantizeLinear": dequantize,
+    "Div": plain(divide),
+    "Dropout": dropout,
+    "Elu": elu,
+    "Erf": plain(torch.erf),
+    "Exp": plain(torch.exp),
+    "Flatten": shape.flatten,
+    "Gather": shape.gather,
+    "Gelu": gelu,
+    "Gemm": gemm,
+    "GlobalAveragePool": plain(lambda x: x.mean(dim=(2, 3), keepdim=True)),
+    "GlobalMaxPool": plain(lambda x: x.amax(dim=(2, 3), keepdim=True)),
+    "HardSigmoid": hard_sigmoid,
+    "HardSwish": plain(functional.hardswish),
+    "Identity": plain(lambda x: x),
+    "LeakyRelu": leaky_relu,
+    "Log": plain(torch.log),
+    "MatMul": plain(torch.matmul),
+    "Max": plain(lambda *xs: reduce(torch.maximum, xs)),
+    "MaxPool": window.max_pool,
+    "Min": plain(lambda *xs: reduce(torch.minimum, xs)),
+    "Mul": plain(torch.mul),
+    "Neg": plain(torch.neg),
+    "PRelu": plain(lambda x, slope: torch.where(x < 0, slope * x, x)),
+    "Pad": window.pad,
+    "Pow": plain(torch.pow),
+    "QuantizeLinear": quantize,
+    "Reciprocal": plain(torch.reciprocal),
+    "ReduceMean": shape.reduce_mean,
+    "Relu": plain(torch.relu),
+    "Reshape": shape.reshape,
+    "Resize": window.resize,
+    "Shape": shape.shape_of,
+    "Sigmoid": plain(torch.sigmoid),
+    "Slice": shape.slice_of,
+    "Softmax": softmax,
+    "Softplus": plain(functional.softplus),
+    "Split": shape.split,
+    "Sqrt": plain(torch.sqrt),
+    "Squeeze": shape.squeeze,
+    "Sub": plain(torch.sub),
+    "Sum": plain(lambda *xs: reduce(torch.add, xs)),
+    "Tanh": plain(torch.tanh),
+    "Transpose": shape.transpose,
+    "Unsqueeze": shape.unsqueeze,
+}

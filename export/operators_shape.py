@@ -1,0 +1,134 @@
+"""ONNX operators that rearrange values or compute with shapes.
+
+Shapes are int64 tensors on the CPU, whatever the device of the picture.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from export.graph_node import Node
+
+
+def concat(node: Node) -> Callable[..., Tensor]:
+    axis = node.take("axis")
+    return lambda *parts: torch.cat(parts, axis)
+
+
+def flatten(node: Node) -> Callable[..., Tensor]:
+    axis = node.take("axis", 1)
+    if axis == 1:
+        return lambda x: x.flatten(1)
+    return lambda x: x.reshape(math.prod(x.shape[:axis]), -1)
+
+
+def reshape(node: Node) -> Callable[..., Tensor]:
+    """A batch that the file fixes stands for the batch that comes; load_onnx proves it."""
+    keep_zero = bool(node.only("allowzero", 0, 1))
+    target = node.constant(1)
+    fixed = node.batch is not None and target is not None and target[:1].tolist() == [node.batch]
+
+    def run(x: Tensor, target: Tensor) -> Tensor:
+        sides = [
+            x.shape[place] if side == 0 and not keep_zero else side
+            for place, side in enumerate(target.tolist())
+        ]
+        if fixed:
+            sides[0] = x.shape[0]
+        return x.reshape(sides)
+
+    return run
+
+
+def transpose(node: Node) -> Callable[..., Tensor]:
+    order = node.take("perm")
+    return lambda x: x.permute(order or tuple(reversed(range(x.dim()))))
+
+
+def squeeze(node: Node) -> Callable[..., Tensor]:
+    given = node.take("axes")
+
+    def run(x: Tensor, axes: Tensor | None = None) -> Tensor:
+        named = given if axes is None else axes.tolist()
+        return x.squeeze() if named is None else x.squeeze(tuple(named))
+
+    return run
+
+
+def unsqueeze(node: Node) -> Callable[..., Tensor]:
+    given = node.take("axes")
+
+    def run(x: Tensor, axes: Tensor | None = None) -> Tensor:
+        named = given if axes is None else axes.tolist()
+        for axis in sorted(place % (x.dim() + len(named)) for place in named):
+            x = x.unsqueeze(axis)
+        return x
+
+    return run
+
+
+def reduce_mean(node: Node) -> Callable[..., Tensor]:
+    given, keep = node.take("axes"), bool(node.only("keepdims", 1, 0))
+    empty_is_none = bool(node.only("noop_with_empty_axes", 0, 1))
+
+    def run(x: Tensor, axes: Tensor | None = None) -> Tensor:
+        named = given if axes is None else axes.tolist()
+        if not named and empty_is_none:
+            return x
+        return x.mean(dim=tuple(named or range(x.dim())), keepdim=keep)
+
+    return run
+
+
+def shape_of(node: Node) -> Callable[..., Tensor]:
+    start, end = node.take("start", 0), node.take("end")
+    return lambda x: torch.tensor(x.shape[start:end], dtype=torch.int64)
+
+
+def gather(node: Node) -> Callable[..., Tensor]:
+    axis = node.take("axis", 0)
+
+    def run(x: Tensor, places: Tensor) -> Tensor:
+        flat = places.flatten().to(x.device)
+        along = axis % x.dim()
+        taken = x.index_select(along, torch.where(flat < 0, flat + x.shape[along], flat))
+        return taken.reshape(*x.shape[:along], *places.shape, *x.shape[along + 1 :])
+
+    return run
+
+
+def slice_of(node: Node) -> Callable[..., Tensor]:
+    def run(
+        x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, *steps: Tensor
+    ) -> Tensor:
+        named = range(len(starts)) if axes is None else axes.tolist()
+        strides = steps[0].tolist() if steps else [1] * len(starts)
+        for axis, start, end, step in zip(
+            named, starts.tolist(), ends.tolist(), strides, strict=True
+        ):
+            x = _cut(x, axis, slice(start, end, step))
+        return x
+
+    return run
+
+
+def _cut(x: Tensor, axis: int, part: slice) -> Tensor:
+    """Python's rules for ends beyond the last index are those of ONNX."""
+    kept = range(x.shape[axis])[part]
+    if kept.step == 1:
+        return x.narrow(axis, kept.start, len(kept))
+    return x.index_select(axis, torch.tensor(kept, dtype=torch.int64, device=x.device))
+
+
+def split(node: Node) -> Callable[..., tuple[Tensor, ...]]:
+    """Into parts of given sizes, or into equal ones, of which the last may be smaller."""
+    axis, given = node.take("axis", 0), node.take("split")
+    count = node.take("num_outputs", len(node.outputs))
+
+    def run(x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
+        named = given if sizes is None else sizes.tolist()
+        return x.split(named or math.ceil(x.shape[axis] / count), axis)
+
+    return run

@@ -1,0 +1,380 @@
+"""Every operator with its attributes, against onnxruntime."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from export.graph import OnnxNetwork
+from export.graph_read import read_program
+from export.operators import OPERATORS
+from guard.errors import UnusableInput
+from tests.onnx_files import FLOAT, by_hand, by_onnxruntime, node
+
+PICTURE = (2, 3, 9, 8)
+INFINITY = float("inf")
+
+
+@dataclass
+class Row:
+    """One node on noise; `more` are its other inputs: arrays, "input" again, None left out."""
+
+    op: str
+    more: tuple[Any, ...] = ()
+    attributes: dict[str, Any] = field(default_factory=dict)
+    shape: tuple[int, ...] = PICTURE
+    opset: int = 18
+    positive: bool = False
+    outputs: int = 1
+
+    def __str__(self) -> str:
+        words = [f"{key}={value}" for key, value in self.attributes.items()]
+        sizes = [str(getattr(value, "shape", value)) for value in self.more]
+        return " ".join([self.op, *sizes, *words, f"opset{self.opset}"])
+
+    def proto(self) -> onnx.ModelProto:
+        names, weights = ["input"], {}
+        for place, value in enumerate(self.more):
+            if isinstance(value, np.ndarray):
+                weights[f"w{place}"] = value
+            names.append(f"w{place}" if f"w{place}" in weights else value or "-")
+        outputs = ["output", *(f"other{i}" for i in range(1, self.outputs))]
+        made = node(self.op, " ".join(names), " ".join(outputs), **self.attributes)
+        return by_hand([made], weights, opset=self.opset, takes=self.shape, gives=None)
+
+    def input(self) -> np.ndarray:
+        x = np.random.default_rng(1).normal(size=self.shape).astype(np.float32) * 2
+        return np.abs(x) + np.float32(0.1) if self.positive else x
+
+
+def row(op: str, *more: Any, **keywords: Any) -> Row:
+    known = {k: keywords.pop(k) for k in ("shape", "opset", "positive", "outputs") if k in keywords}
+    return Row(op, more, keywords, **known)
+
+
+def f(*shape: int, seed: int = 0) -> np.ndarray:
+    """A weight of this shape."""
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def of(*values: float) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+def scalar(value: float, kind: Any = np.float32) -> np.ndarray:
+    return np.array(value, kind)
+
+
+def whole(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+W, B = f(4, 3, 3, 3), f(4)
+STATISTICS = (f(3), f(3, seed=1), f(3, seed=2), np.abs(f(3, seed=3)) + 1)
+WINDOW = {"kernel_shape": [3, 3], "strides": [2, 2]}
+SCALES, SIZES = of(1, 1, 2, 2), whole(2, 3, 5, 13)
+SAME = ("SAME_UPPER", "SAME_LOWER")
+
+ROWS = [
+    *(row(op) for op in ("Abs", "Erf", "Exp", "HardSwish", "Identity", "Neg", "Relu", "Sigmoid")),
+    *(row(op) for op in ("Softplus", "Tanh", "HardSigmoid", "LeakyRelu", "Elu", "Reciprocal")),
+    *(row(op, positive=True) for op in ("Log", "Sqrt")),
+    *(row(op, f(3, 1, 1)) for op in ("Add", "Sub", "Mul", "Div", "Min", "Max", "PRelu")),
+    *(row(op, "input", f(8)) for op in ("Min", "Max", "Sum")),
+    row("Add", "input"),
+    row("Max"),
+    row("HardSigmoid", alpha=0.1, beta=0.6),
+    row("LeakyRelu", alpha=0.3),
+    row("Elu", alpha=0.5),
+    row("PRelu", of(0.2)),
+    row("Gelu", opset=20),
+    row("Gelu", opset=20, approximate="tanh"),
+    row("Pow", scalar(2.0)),
+    row("Pow", scalar(3, np.int64)),
+    row("Pow", scalar(0.5), positive=True),
+    row("Clip"),
+    row("Clip", scalar(-0.5)),
+    row("Clip", None, scalar(0.5)),
+    row("Clip", scalar(0), scalar(6), opset=11),
+    row("Clip", scalar(-INFINITY), scalar(1)),
+    row("Dropout", opset=11, ratio=0.3),
+    row("Dropout", scalar(0.5), opset=13),
+    row("Dropout", scalar(0.5), scalar(False, np.bool_), opset=13, seed=3),
+    row("Softmax"),
+    row("Softmax", axis=1),
+    row("Softmax", opset=11),
+    row("Softmax", opset=12, axis=2),
+    row("BatchNormalization", *STATISTICS),
+    row("BatchNormalization", *STATISTICS, epsilon=0.1, momentum=0.5, opset=11),
+    row("BatchNormalization", *STATISTICS, training_mode=0, opset=15, shape=(4, 3)),
+    # Convolution
+    row("Conv", W),
+    row("Conv", W, B, kernel_shape=[3, 3], strides=[2, 1], dilations=[1, 2], pads=[1, 2, 1, 2]),
+    row("Conv", W, B, pads=[0, 1, 2, 0], auto_pad="NOTSET"),
+    *(row("Conv", W, B, auto_pad=auto, strides=[2, 2]) for auto in SAME),
+    *(row("Conv", f(4, 3, 2, 4), auto_pad=auto) for auto in SAME),
+    row("Conv", W, B, auto_pad="VALID", strides=[1, 2]),
+    row("Conv", f(6, 1, 3, 3), group=3, pads=[1, 1, 1, 1]),
+    row("Conv", f(4, 3, 1, 1), B, opset=11),
+    row("Conv", W, B, opset=22, pads=[1, 1, 1, 1]),
+    # Pooling
+    row("MaxPool", **WINDOW),
+    row("MaxPool", **WINDOW, ceil_mode=1, storage_order=1),
+    row("MaxPool", **WINDOW, pads=[1, 1, 1, 1], ceil_mode=1),
+    row("MaxPool", **WINDOW, pads=[0, 1, 2, 1]),
+    row("MaxPool", **WINDOW, pads=[2, 2, 2, 2]),
+    row("MaxPool", kernel_shape=[2, 3], dilations=[2, 2]),
+    row("MaxPool", kernel_shape=[2, 2], opset=11),
+    *(row("MaxPool", **WINDOW, auto_pad=auto) for auto in (*SAME, "VALID")),
+    *(
+        row("AveragePool", **WINDOW, count_include_pad=counted, **more)
+        for counted in (0, 1)
+        for more in (
+            {},
+            {"pads": [1, 1, 1, 1]},
+            {"pads": [0, 1, 1, 0]},
+            {"pads": [2, 2, 2, 2]},
+            {"auto_pad": "SAME_UPPER"},
+            {"auto_pad": "SAME_LOWER"},
+            {"auto_pad": "VALID"},
+            {"ceil_mode": 1},
+            {"ceil_mode": 1, "pads": [1, 1, 1, 1]},
+        )
+    ),
+    row("AveragePool", kernel_shape=[2, 2], opset=11),
+    row("AveragePool", kernel_shape=[2, 2], opset=19, dilations=[1, 1]),
+    row("GlobalAveragePool"),
+    row("GlobalMaxPool"),
+    row("ReduceMean", axes=[2, 3], opset=13),
+    row("ReduceMean", axes=[-1], keepdims=0, opset=11),
+    row("ReduceMean", opset=13),
+    row("ReduceMean", whole(2, 3)),
+    row("ReduceMean", whole(1, -1), keepdims=0),
+    row("ReduceMean", keepdims=0),
+    row("ReduceMean", whole(), noop_with_empty_axes=1),
+    # Dense
+    row("Gemm", f(5, 4), shape=(2, 5)),
+    row("Gemm", f(4, 5), f(4), transB=1, alpha=0.5, beta=2.0, shape=(2, 5)),
+    row("Gemm", f(5, 4), f(1, 4), beta=0.5, shape=(2, 5), opset=11),
+    row("Gemm", f(5, 4), scalar(0.7), shape=(2, 5)),
+    row("Gemm", f(5, 4), f(3, 1), alpha=2.0, transA=1, shape=(5, 3)),
+    row("Gemm", "input", transB=1, alpha=0.3, shape=(2, 5)),
+    row("MatMul", f(8, 4)),
+    row("MatMul", f(5, 4), shape=(2, 5)),
+    row("MatMul", f(2, 3, 8, 4)),
+    # Rearranging
+    row("Concat", "input", f(2, 2, 9, 8), axis=1),
+    row("Concat", "input", axis=-1),
+    *(row("Flatten", axis=axis) for axis in (0, 1, 2, 4, -1)),
+    row("Flatten", opset=11),
+    row("Reshape", whole(2, -1)),
+    row("Reshape", whole(0, 3, 0, -1)),
+    row("Reshape", whole(-1, 24), allowzero=1),
+    row("Transpose", perm=[0, 2, 3, 1]),
+    row("Transpose"),
+    row("Squeeze", axes=[2, 3], shape=(2, 3, 1, 1), opset=11),
+    row("Squeeze", whole(-1, 2), shape=(2, 3, 1, 1)),
+    row("Squeeze", shape=(2, 3, 1, 1)),
+    row("Unsqueeze", axes=[0, 3], shape=(2, 3), opset=11),
+    row("Unsqueeze", whole(-1, 1), shape=(2, 3)),
+    row("Gather", whole(2, 0, -1), axis=1),
+    row("Gather", scalar(1, np.int64), axis=-1),
+    row("Gather", np.array([[0, 1], [1, 0]], np.int32)),
+    row("Slice", whole(1), whole(3)),
+    row("Slice", whole(2), whole(-9), whole(1), whole(-1)),
+    row("Slice", whole(1, -5), whole(2**62, -1), whole(2, 3), whole(3, 2)),
+    row("Slice", whole(-1), whole(-(2**63)), whole(3), whole(-2)),
+    row("Split", axis=1, split=[1, 2], outputs=2, opset=11),
+    row("Split", whole(4, 5), axis=2, outputs=2, opset=13),
+    row("Split", axis=2, num_outputs=2, outputs=2),
+    row("Split", axis=3, outputs=2, opset=13),
+    row("Shape"),
+    row("Shape", start=1, end=-1, opset=15),
+    *(row("Cast", to=kind) for kind in (FLOAT, onnx.TensorProto.DOUBLE)),
+    *(row("Cast", to=kind) for kind in (onnx.TensorProto.INT64, onnx.TensorProto.INT32)),
+    row("Cast", to=onnx.TensorProto.FLOAT16),
+    row("Cast", to=onnx.TensorProto.BOOL),
+    row("Pad", whole(0, 0, 1, 2, 0, 0, 3, 0)),
+    row("Pad", whole(0, 1, 0, 0, 0, 0, 0, -1), scalar(0.5), opset=11),
+    row("Pad", whole(1, 2, 3, 0), scalar(-1), whole(2, -1)),
+    row("Pad", whole(0, 0, 1, 2, 0, 0, 3, 0), mode="reflect"),
+    row("Pad", whole(0, 0, 1, 2, 0, 0, 3, 0), mode="edge", opset=13),
+    row("Pad", whole(0, 0, 1, 2, 0, 0, 3, 0), mode="wrap", opset=19),
+    # Resizing
+    *(
+        row("Resize", None, SCALES, None, **modes)
+        for modes in (
+            {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+            {"nearest_mode": "round_prefer_ceil"},
+            {"mode": "linear"},
+            {"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel"},
+            {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
+            {"mode": "cubic"},
+            {"mode": "cubic", "coordinate_transformation_mode": "pytorch_half_pixel"},
+            {"mode": "cubic", "coordinate_transformation_mode": "align_corners"},
+        )
+    ),
+    row("Resize", None, None, SIZES, mode="linear"),
+    row("Resize", None, None, SIZES, nearest_mode="round_prefer_ceil"),
+    row("Resize", None, None, SIZES, mode="cubic"),
+    row("Resize", of(), of(), SIZES, mode="linear", opset=11),
+    row("Resize", None, of(1, 1, 0.6, 1.7), mode="linear"),
+    row("Resize", None, of(2, 2), axes=[2, 3], mode="linear", antialias=0),
+]
+
+
+def network_of(proto: onnx.ModelProto) -> OnnxNetwork:
+    graph = onnx.shape_inference.infer_shapes(proto).graph
+    program = read_program(graph, Path("a.onnx"), proto.opset_import[0].version, None)
+    return OnnxNetwork(program, "input", "output")
+
+
+@pytest.mark.parametrize("made", ROWS, ids=str)
+def test_an_operator_gives_what_onnxruntime_gives(made: Row) -> None:
+    x = made.input()
+    theirs = by_onnxruntime(made.proto(), x)
+    with torch.no_grad():
+        ours = network_of(made.proto())(torch.from_numpy(x)).numpy()
+    assert ours.shape == theirs.shape
+    half = theirs.dtype == np.float16
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3 if half else 1e-5, atol=5e-6)
+
+
+def test_every_operator_has_its_row() -> None:
+    elsewhere = {"QuantizeLinear", "DequantizeLinear"}
+    assert {made.op for made in ROWS} | elsewhere == set(OPERATORS)
+
+
+def smooth(made: Row) -> bool:
+    """Whether the output is a float that changes with the input."""
+    kinds = (onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL)
+    return made.op != "Shape" and made.attributes.get("to") not in kinds
+
+
+@pytest.mark.parametrize("made", [made for made in ROWS if smooth(made)], ids=str)
+def test_an_operator_passes_gradients_to_the_input(made: Row) -> None:
+    x = torch.from_numpy(made.input()).requires_grad_()
+    y = network_of(made.proto())(x)
+    (slope,) = torch.autograd.grad((y * torch.arange(1, y.numel() + 1).view(y.shape)).sum(), x)
+    assert bool(torch.isfinite(slope).all())
+    assert float(slope.abs().sum()) > 0
+
+
+# --- quantisation --------------------------------------------------------------------------------
+
+SCALE, SCALES_OF_CHANNELS = scalar(0.25), of(0.25, 0.03, 0.1)
+
+
+def quantised(kind: Any, scale: np.ndarray, shifted: bool = True, **attributes: Any) -> Any:
+    """QuantizeLinear, then DequantizeLinear, with zero points of `kind`."""
+    zero = (3 + np.arange(scale.size)).reshape(scale.shape).astype(kind)
+    names = "scale zero" if shifted else "scale"
+    nodes = [
+        node("QuantizeLinear", f"input {names}", "q", **attributes),
+        node("DequantizeLinear", f"q {names}", "output", **attributes),
+    ]
+    weights = {"scale": scale, "zero": zero} if shifted else {"scale": scale}
+    return by_hand(nodes, weights, takes=PICTURE, gives=None, opset=13)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8])
+@pytest.mark.parametrize(
+    ("scale", "attributes"),
+    [(SCALE, {}), (of(0.25), {}), (SCALES_OF_CHANNELS, {}), (f(8) ** 2 + 1, {"axis": -1})],
+    ids=["per tensor", "one value", "per channel", "last axis"],
+)
+def test_quantisation_is_that_of_onnxruntime(
+    kind: Any, scale: np.ndarray, attributes: dict[str, int]
+) -> None:
+    """Also halves, which go to the even neighbour, and both ends of the range."""
+    proto = quantised(kind, scale, **attributes)
+    x = np.random.default_rng(0).normal(size=PICTURE).astype(np.float32) * 20
+    x[0, 0, 0] = 0.25 * np.array([0.5, 1.5, -0.5, -1.5, 2.5, 400, -400, 0])
+    ours = network_of(proto)(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(ours, by_onnxruntime(proto, x), rtol=1e-6, atol=1e-6)
+
+
+def test_without_a_zero_point_the_type_is_uint8() -> None:
+    proto = quantised(np.uint8, SCALE, shifted=False)
+    x = np.linspace(-30, 90, 432, dtype=np.float32).reshape(PICTURE)
+    ours = network_of(proto)(torch.from_numpy(x)).numpy()
+    np.testing.assert_array_equal(ours, by_onnxruntime(proto, x))
+
+
+def test_rounding_passes_gradients_through_but_not_beyond_the_range() -> None:
+    x = torch.linspace(-20, 90, 432).reshape(PICTURE).requires_grad_()
+    y = network_of(quantised(np.uint8, SCALE, shifted=False))(x)
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    inside = ((4 * x).round() >= 0) & ((4 * x).round() <= 255)
+    assert torch.equal(slope, inside.float())
+
+
+def test_a_quantised_weight_becomes_a_float_that_can_be_tuned() -> None:
+    weight, scale, zero = (
+        np.random.default_rng(0).integers(-127, 127, (4, 3, 3, 3)).astype(np.int8),
+        np.abs(f(4)) / 100,
+        np.zeros(4, np.int8),
+    )
+    nodes = [
+        node("DequantizeLinear", "weight scale zero", "w", axis=0),
+        node("Conv", "input w", "output"),
+    ]
+    proto = by_hand(
+        nodes, {"weight": weight, "scale": scale, "zero": zero}, takes=PICTURE, gives=None
+    )
+    network = network_of(proto)
+    (parameter,) = network.parameters()
+    assert torch.equal(parameter, torch.from_numpy(weight * scale[:, None, None, None]))
+
+
+# --- refused -------------------------------------------------------------------------------------
+
+UNKNOWN = [
+    (row("Sin"), "operator"),
+    (row("ConvTranspose", f(3, 4, 3, 3)), "operator"),
+    (row("Relu", made_up=3), "made_up"),
+    (row("Conv", W, auto_pad="SOMEHOW"), "SOMEHOW"),
+    (row("Conv", f(4, 3, 3)), "3 dimensions"),
+    (row("Conv", f(4, 3, 3, 3, 3)), "5 dimensions"),
+    (row("Conv", W, strides=[2]), "strides"),
+    (row("Conv", W, pads=[-1, 0, 0, 0]), "pads"),
+    (row("Conv", W, pads=[1, 1]), "pads"),
+    (row("Conv", W, auto_pad="SAME_UPPER", dilations=[2, 2]), "dilations"),
+    (row("MaxPool", kernel_shape=[2]), "kernel_shape"),
+    (row("MaxPool", kernel_shape=[2, 2], outputs=2), "other1"),
+    (row("MaxPool", kernel_shape=[2, 2], ceil_mode=1, pads=[0, 0, 1, 1]), "ceil_mode"),
+    (row("AveragePool", kernel_shape=[2, 2], dilations=[2, 2], opset=19), "dilations"),
+    (row("BatchNormalization", *STATISTICS, training_mode=1), "training_mode"),
+    (row("Dropout", scalar(0.5), scalar(True, np.bool_)), "training_mode"),
+    (row("Gelu", approximate="sometimes", opset=20), "approximate"),
+    (row("Cast", to=onnx.TensorProto.BFLOAT16), "BFLOAT16"),
+    (row("Cast", to=onnx.TensorProto.STRING), "STRING"),
+    (row("Pad", whole(0, 0, 1, 1, 0, 0, 1, 1), mode="mirror"), "mirror"),
+    (row("Resize", None, SCALES), "round_prefer_floor"),
+    (row("Resize", None, SCALES, mode="linear", antialias=1), "antialias"),
+    (row("Resize", None, SCALES, mode="cubic", exclude_outside=1), "exclude_outside"),
+    (row("Resize", None, SCALES, mode="cubic", cubic_coeff_a=-0.5), "cubic"),
+    (
+        row("Resize", None, SCALES, coordinate_transformation_mode="tf_crop_and_resize"),
+        "tf_crop_and_resize",
+    ),
+    (row("Resize", None, of(1, 2, 2, 2), mode="linear"), "scales"),
+    (row("Resize", None, of(2, 2), axes=[0, 1], mode="linear"), "axes"),
+    (row("QuantizeLinear", SCALE, "input"), "zero point"),
+    (row("QuantizeLinear", SCALE, scalar(0, np.int8), block_size=4, opset=21), "block_size"),
+    (row("QuantizeLinear", SCALE, opset=21, output_dtype=onnx.TensorProto.INT16), "quantisation"),
+]
+
+
+@pytest.mark.parametrize(("made", "word"), UNKNOWN, ids=str)
+def test_what_is_not_known_is_named_before_anything_runs(made: Row, word: str) -> None:
+    with pytest.raises(UnusableInput) as caught:
+        network_of(made.proto())
+    line = str(caught.value)
+    assert "\n" not in line
+    assert word in line
+    assert f"a.onnx: node the_{made.op} ({made.op})" in line

@@ -30,31 +30,38 @@ def check(
     seed: int = 0,
     method: str = "calibrated",
     images: int = 2000,
+    precision: str = "fp32",
+    opset: int = 18,
+    embed_preprocessing: bool = False,
     tf32: bool = False,
     trust_code: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Screen a model for a backdoor and write the report: the main job.
+    """The main job: screen a model, remove a backdoor, export to ONNX, prove parity, report.
 
-    Exit codes: 0 clean, 1 backdoored, 2 unusable input, 3 inconclusive, 5 error of the tool.
+    Exit codes: 0 clean, 1 backdoored (also where it was then removed), 2 unusable input,
+    3 inconclusive, 4 mitigation not accepted or parity failed, 5 error of the tool.
 
     Args:
-        model: a model file with its .json beside it, or sample:backdoored, sample:benign.
+        model: a model file (.safetensors, .pt, .onnx), or sample:backdoored, sample:benign.
         data: a folder with labels.csv, or an .npz. May be left out for a sample model.
-        out: the folder for report.html, report.json, trigger.safetensors and figures.
+        out: the folder for the report, the models and the proof.
         device: auto, cpu or cuda.
         seed: of the choice of images and of the search.
         method: calibrated (the model is its own control) or paper (arXiv 2411.04811 as is).
         images: how many images of DATA to use at most.
+        precision: of the ONNX files: fp32, fp16, int8, or several with commas.
+        opset: the ONNX operator set, 18 to 26.
+        embed_preprocessing: ONNX takes uint8 RGB images [N x H x W x 3].
         tf32: allow TF32 on a GPU in the figures that decide.
         trust_code: open model formats that run code (pickled modules, TorchScript, .pt2).
         resume: go on with an interrupted run in the same folder.
         overwrite: replace what an earlier run left in the folder.
         quiet: no progress bar.
     """
-    _note("tools.screening", "check", **locals())
+    _note("tools.checking", "check", **locals())
 
 
 def screen(
@@ -72,10 +79,12 @@ def screen(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Verdict and evidence only; the flags and exit codes are those of `check`.
+    """Verdict and evidence only.
+
+    Exit codes: 0 clean, 1 backdoored, 2 unusable input, 3 inconclusive, 5 error of the tool.
 
     Args:
-        model: the model file, or sample:backdoored, sample:benign.
+        model: a model file (.safetensors, .pt, .onnx), or sample:backdoored, sample:benign.
         data: a folder with labels.csv, or an .npz. May be left out for a sample model.
         out: the folder for the report.
         device: auto, cpu or cuda.
@@ -88,7 +97,55 @@ def screen(
         overwrite: replace what an earlier run left in the folder.
         quiet: no progress bar.
     """
-    _note("tools.screening", "check", **locals())
+    _note("tools.screening", "screen", **locals())
+
+
+def mitigate(
+    model: str,
+    data: str | None = None,
+    *,
+    trigger: str,
+    out: str,
+    device: str = "auto",
+    seed: int = 0,
+    method: str = "calibrated",
+    images: int = 2000,
+    tf32: bool = False,
+    trust_code: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Fine-tune a model until a recovered trigger does nothing, then screen it afresh.
+
+    Writes mitigated.safetensors with its .json, or not-accepted.safetensors, and
+    mitigation.json. Exit codes: 0 accepted, 2 unusable input, 4 not accepted.
+
+    Args:
+        model: the model file, or sample:backdoored, sample:benign.
+        data: a folder with labels.csv, or an .npz. May be left out for a sample model.
+        trigger: trigger.safetensors of a report on this model.
+        out: the folder for the mitigated model.
+        device: auto, cpu or cuda.
+        seed: of the choice of images and of the fine-tuning.
+        method: of the fresh screening: calibrated or paper.
+        images: how many images of DATA to use at most.
+        tf32: allow TF32 on a GPU in the figures that decide.
+        trust_code: open model formats that run code.
+        overwrite: replace what an earlier run left in the folder.
+        quiet: no progress bar.
+    """
+    _note("tools.unlearning", "mitigate", **locals())
+
+
+def verify(folder: str) -> None:
+    """Recompute every hash and the parity of a report's folder, from the folder alone.
+
+    Exit codes: 0 all as written, 2 the folder is no complete report, 4 something differs.
+
+    Args:
+        folder: what `drmguard check` wrote with --out.
+    """
+    _note("tools.verifying", "verify", **locals())
 
 
 def inspect(model: str = "sample:backdoored", *, trust_code: bool = False) -> None:
@@ -101,6 +158,72 @@ def inspect(model: str = "sample:backdoored", *, trust_code: bool = False) -> No
         trust_code: open model formats that run code.
     """
     _note("tools.inspecting", "inspect", **locals())
+
+
+def export(
+    model: str,
+    *,
+    out: str,
+    precision: str = "fp32",
+    data: str | None = None,
+    opset: int = 18,
+    embed_preprocessing: bool = False,
+    images: int = 2000,
+    seed: int = 0,
+    trust_code: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Write a model as ONNX: FILE.onnx, FILE.fp16.onnx, FILE.int8.onnx.
+
+    The file takes `input`, preprocessed floats [N x 3 x H x W], and gives `output` [N x d]; its
+    metadata says how to preprocess. Exit codes: 0, 2 unusable input, 4 a file does not compute
+    what the model computes (nothing is written then).
+
+    Args:
+        model: the model file with its .json beside it, or sample:backdoored, sample:benign.
+        out: FILE.onnx.
+        precision: fp32, fp16, int8, or several with commas.
+        data: benign images that calibrate int8.
+        opset: the ONNX operator set, 18 to 26.
+        embed_preprocessing: take uint8 RGB images [N x H x W x 3] and preprocess in the graph.
+        images: how many images of DATA to use at most.
+        seed: of the choice of images.
+        trust_code: open model formats that run code.
+        overwrite: replace the files.
+    """
+    _note("tools.exporting", "export", **locals())
+
+
+def parity(
+    model: str,
+    file: str,
+    data: str | None = None,
+    *,
+    out: str,
+    trigger: str | None = None,
+    device: str = "auto",
+    images: int = 2000,
+    seed: int = 0,
+    trust_code: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Prove that an ONNX file computes what a model computes; writes parity.json.
+
+    Exit codes: 0 it does, 2 unusable input, 4 it does not.
+
+    Args:
+        model: the model file with its .json beside it, or sample:backdoored, sample:benign.
+        file: the ONNX file, of this tool or another, for the same images and outputs.
+        data: a folder with labels.csv, or an .npz. May be left out for a sample model.
+        out: the folder for parity.json and the worst image.
+        trigger: trigger.safetensors of a report: triggered images are compared too.
+        device: auto, cpu or cuda: where the model runs.
+        images: how many images of DATA to use at most.
+        seed: of the choice of images.
+        trust_code: open model formats that run code.
+        overwrite: replace what an earlier run left in the folder.
+    """
+    _note("tools.proving", "parity", **locals())
 
 
 def zoo_train(
@@ -164,6 +287,10 @@ def zoo_table(lines: str, *, out: str) -> None:
 COMMANDS: dict[str, Any] = {
     "check": check,
     "screen": screen,
+    "mitigate": mitigate,
+    "export": export,
+    "parity": parity,
+    "verify": verify,
     "inspect": inspect,
     "zoo": {"train": zoo_train, "screen": zoo_screen, "table": zoo_table},
 }
@@ -219,9 +346,12 @@ def _note(module: str, function: str, **arguments: Any) -> None:
     _noted.append((module, function, arguments))
 
 
-NUMBERS = ("seed", "images", "jobs", "limit")
-TEXTS = ("model", "data", "out", "device", "method", "plan", "genki", "zoo", "only", "lines")
-SWITCHES = ("tf32", "trust_code", "resume", "overwrite", "quiet")
+NUMBERS = ("seed", "images", "jobs", "limit", "opset")
+TEXTS = (
+    *("model", "data", "out", "device", "method", "plan", "genki", "zoo", "only", "lines"),
+    *("precision", "file", "trigger", "folder"),
+)
+SWITCHES = ("tf32", "trust_code", "resume", "overwrite", "quiet", "embed_preprocessing")
 
 
 def _typed(name: str, value: Any) -> Any:

@@ -1,0 +1,83 @@
+"""A file that is to be held against a model: what it is, and how it wants to be fed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from export.feed import feed
+from export.graph_check import precision
+from export.graph_file import OnnxFile, read_onnx
+from export.metadata import read_metadata
+from export.subject import Subject
+from guard.errors import UnusableInput
+from guard.spec import InputSpec, parse_spec, read_json
+
+PRECISIONS = {"float32": "fp32", "float16": "fp16", "int8": "int8"}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file under proof."""
+
+    file: OnnxFile
+    precision: str  # "fp32", "fp16" or "int8": as the graph is, not as it says
+    input: InputSpec
+    calibrated_on: frozenset[str]  # digests of images that must not measure it
+
+    def feed(self, images: Tensor) -> np.ndarray:
+        """RGB images [N x 3 x H x W] uint8 as the array that the file takes."""
+        x = feed(images, self.input, self.file.pixels)
+        return x.astype(np.float16) if self.file.half_input else x
+
+
+def open_candidate(path: Path, subject: Subject) -> Candidate:
+    """Read a file and see that it can be compared. Raises UnusableInput with one line."""
+    file = read_onnx(path)
+    _check_shapes(file, subject)
+    stated = read_metadata(file.proto)
+    digests = stated.get("calibrated_on")
+    return Candidate(
+        file=file,
+        precision=PRECISIONS[precision(file)],
+        input=_stated_input(file, stated, subject),
+        calibrated_on=frozenset(map(str, digests if isinstance(digests, list) else ())),
+    )
+
+
+def _check_shapes(file: OnnxFile, subject: Subject) -> None:
+    if file.batch is not None:
+        raise UnusableInput(
+            f"{file.path}: its batch is fixed to {file.batch}; export it with a symbolic batch"
+        )
+    sides = file.proto.graph.output[0].type.tensor_type.shape.dim
+    answer = tuple(side.dim_value for side in sides)[1:]
+    for what, found, wanted in (
+        ("takes pictures of", file.size, subject.input.size),
+        ("gives, for an image, values of shape", answer, subject.shape),
+    ):
+        if not _agree(found, wanted):
+            raise UnusableInput(f"{file.path}: {what} {list(found)}, the model {list(wanted)}")
+
+
+def _agree(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether the sizes are the same; 0 stands for any."""
+    same = all(side in (0, other) for side, other in zip(found, wanted, strict=False))
+    return same and len(found) == len(wanted)
+
+
+def _stated_input(file: OnnxFile, stated: dict[str, Any], subject: Subject) -> InputSpec:
+    """The preprocessing that the file or the JSON beside it asks for, else the model's."""
+    beside = file.path.with_suffix(".json")
+    if not stated and beside.is_file():
+        stated = read_json(beside)
+    if stated.get("kind") == "trigger" or not stated:
+        return subject.input
+    theirs, ours = parse_spec({**stated, "arch": "onnx"}, str(file.path)), subject.model.spec
+    for what in ("task", "outputs", "units"):
+        found, wanted = getattr(theirs, what), getattr(ours, what)
+        if found != wanted:
+            raise UnusableInput(f"{file.path}: its {what} is {found}, that of the model {wanted}")
+    return theirs.input

@@ -1,0 +1,138 @@
+"""The proof that an ONNX file computes what the torch model computes, in the task's own unit."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from export.candidate import Candidate, open_candidate
+from export.groups import BENIGN, LIMITS, TRIGGERED
+from export.judge import Row, Run, Worst, judge
+from export.precision import image_digest
+from export.session import open_sessions
+from export.subject import Reference, Subject, reference
+from export.tolerance import tolerance
+from guard.benign import BenignSet
+from guard.device import set_precision
+from guard.errors import UnusableInput
+
+BATCHES = (1, 2, 7, 64)
+SMALL = 64  # images that the batches below the largest see; the largest sees all
+
+
+@dataclass
+class Proof:
+    """All rows, and what they rest on."""
+
+    unit: str
+    noise: dict[str, float]  # the model's own rounding by group of images, in `unit`
+    spread: float  # of the model's outputs, in `unit`
+    images: dict[str, int]  # by group
+    tf32: bool  # whether the torch side used it
+    rows: list[Row] = field(default_factory=list)
+    worst: list[Worst] = field(default_factory=list)  # one a file
+    not_running: list[str] = field(default_factory=list)  # providers that should run but do not
+
+    @property
+    def passed(self) -> bool:
+        """Whether there are rows and every one passed."""
+        return bool(self.rows) and all(row["passed"] for row in self.rows)
+
+
+def prove(
+    subject: Subject,
+    files: Sequence[Path],
+    groups: Mapping[str, BenignSet],
+    batches: Sequence[int] = BATCHES,
+) -> Proof:
+    """Hold each file against the torch side: providers x batches x groups of images.
+
+    The torch side is float32 with TF32 off. Images that calibrated a file do not measure it.
+    A file that answers wrongly, or not at all, has rows that did not pass. Raises UnusableInput
+    where a file can't be compared in the first place.
+    """
+    with _float32():
+        return _prove(subject, files, groups, batches)
+
+
+@contextlib.contextmanager
+def _float32() -> Iterator[None]:
+    """TF32 off on the torch side; onnxruntime's sessions are opened without it."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    set_precision(tf32=False)
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def _prove(
+    subject: Subject,
+    files: Sequence[Path],
+    groups: Mapping[str, BenignSet],
+    batches: Sequence[int],
+) -> Proof:
+    references = {name: reference(subject, images) for name, images in groups.items()}
+    proof = Proof(
+        unit=subject.unit,
+        noise={name: found.noise for name, found in references.items()},
+        spread=subject.spread(next(iter(references.values())).answers),
+        images={name: len(images) for name, images in groups.items()},
+        tf32=torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
+    )
+    for path in files:
+        _add(path, subject, references, batches, proof)
+    return proof
+
+
+def _add(
+    path: Path,
+    subject: Subject,
+    references: Mapping[str, Reference],
+    batches: Sequence[int],
+    proof: Proof,
+) -> None:
+    candidate = open_candidate(path, subject)
+    sessions, missing = open_sessions(candidate.file)
+    proof.not_running += missing
+    parts = _unseen(references, candidate)
+    worst: list[Worst] = []
+    for (provider, session), batch, (group, part) in product(
+        sessions.items(), batches, parts.items()
+    ):
+        allowed = tolerance(
+            candidate.precision,
+            part.noise,
+            unit=proof.unit,
+            spread=proof.spread,
+            limits=group == LIMITS,
+        )
+        run = Run(candidate, provider, session, batch, group, part, allowed)
+        row, image = judge(run, subject, len(part.images) if batch == max(batches) else SMALL)
+        proof.rows.append(row)
+        worst.append(image)
+    proof.worst.append(max(worst, key=lambda image: image.ratio))
+
+
+def _unseen(references: Mapping[str, Reference], candidate: Candidate) -> Mapping[str, Reference]:
+    """The groups without the images that calibrated the file."""
+    if not candidate.calibrated_on or BENIGN not in references:
+        return references
+    images = references[BENIGN].images.images
+    index = [i for i, x in enumerate(images) if image_digest(x) not in candidate.calibrated_on]
+    if not index:
+        raise UnusableInput(
+            f"{candidate.file.path}: was calibrated on all {len(images)} images of DATA that "
+            "would measure it; give it others"
+        )
+    kept = torch.tensor(index)
+    both = {
+        name: Reference(found.images.part(kept), found.answers[kept], found.noise)
+        for name, found in references.items()
+        if name in (BENIGN, TRIGGERED)
+    }
+    return {**references, **both}

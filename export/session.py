@@ -1,0 +1,51 @@
+"""onnxruntime sessions that run where they say: the provider is asserted, TF32 is off."""
+
+import contextlib
+
+import onnxruntime
+import torch
+
+from export.graph_file import OnnxFile
+from export.graph_node import shown
+from guard.errors import UnusableInput
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+OPTIONS = {CPU: {}, CUDA: {"use_tf32": "0"}}  # TF32 moved answers of others by a third
+
+
+class NotRunning(Exception):
+    """A provider that was asked for does not run here; one line."""
+
+
+def open_sessions(file: OnnxFile) -> tuple[dict[str, onnxruntime.InferenceSession], list[str]]:
+    """A session on each provider that really runs here, and a line on each that fails to.
+
+    CUDA is asked for only where torch has a GPU: onnxruntime would fall back to the CPU in
+    silence. Raises UnusableInput where even the CPU can't run the file.
+    """
+    try:
+        sessions, missing = {CPU: _open(file, CPU)}, []
+    except Exception as error:  # onnxruntime's exceptions have no common base
+        line = shown(str(error))
+        raise UnusableInput(f"{file.path}: onnxruntime can't open it ({line})") from None
+    if torch.cuda.is_available():
+        try:
+            sessions[CUDA] = _open(file, CUDA)
+        except Exception as error:
+            missing.append(f"{CUDA}: {shown(str(error))}")
+    return sessions, missing
+
+
+def _open(file: OnnxFile, provider: str) -> onnxruntime.InferenceSession:
+    if provider == CUDA:
+        with contextlib.suppress(Exception):  # else those of the system are found, or none
+            onnxruntime.preload_dlls()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # what goes wrong comes as an exception
+    session = onnxruntime.InferenceSession(
+        file.content, options, providers=[(provider, OPTIONS[provider])]
+    )
+    if session.get_providers()[0] != provider:
+        raise NotRunning(f"onnxruntime fell back to {session.get_providers()[0]}")
+    return session

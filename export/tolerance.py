@@ -1,0 +1,58 @@
+"""How far a file's answers may lie from the torch model's, and why that far."""
+
+import math
+from dataclasses import dataclass
+
+# The largest difference in degrees; for int8 the mean difference.
+CAPS = {"fp32": 0.01, "fp16": 0.1, "int8": 0.5}
+# Two float32 results of one formula lie about two roundings apart (measured over eleven networks:
+# 0.5 to 1.9 times the model's own rounding). Five times that leaves room for kernels that sum in
+# other orders: Winograd, other instruction sets, GPUs.
+MULTIPLE = 10.0
+STEP = {"fp32": 1.0, "fp16": 2.0**13}  # a rounding of the precision over one of float32
+# int8 sets its ranges on benign images. On pictures unlike any face it need only not break down.
+LIMITS = 10.0
+SPREAD_DEG = 10.0  # standard deviation of gaze and head pose; caps in other units are shares of it
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A limit on the difference of one file on one group of images."""
+
+    value: float  # in the task's unit
+    statistic: str  # "max" or "mean" over the images
+    reason: str
+
+
+def tolerance(
+    precision: str, noise: float, *, unit: str, spread: float, limits: bool = False
+) -> Tolerance:
+    """The tolerance of "fp32", "fp16" or "int8".
+
+    `noise` is the model's own rounding: its largest float32-against-float64 difference on the
+    same images, in `unit`; infinite where that can't be measured. `spread` is the standard
+    deviation of its outputs on benign images: it scales the caps where `unit` is not "deg".
+    `limits` tells pictures at the limits.
+    """
+    cap, what = CAPS[precision], f"{CAPS[precision]:g} deg"
+    if unit != "deg":
+        share = cap / SPREAD_DEG
+        cap, what = share * spread, f"{share:g} of the outputs' spread of {spread:.4g} {unit}"
+    if precision == "int8":
+        if not limits:
+            return Tolerance(cap, "mean", f"int8: at most {what} on average")
+        return Tolerance(
+            LIMITS * cap,
+            "mean",
+            f"int8 on pictures unlike those that calibrated it: at most {LIMITS:g} times {what} "
+            "on average",
+        )
+    if math.isinf(noise):
+        return Tolerance(cap, "max", f"{precision}: at most {what}; the model has no float64 twin")
+    derived = MULTIPLE * STEP[precision] * noise
+    reason = (
+        f"{precision}: {MULTIPLE:g} times the model's own rounding ({noise:.3g} {unit} between "
+        f"float32 and float64 on these images, times {STEP[precision]:g} for the precision), "
+        f"at most {what}"
+    )
+    return Tolerance(min(derived, cap), "max", reason)

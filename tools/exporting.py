@@ -1,0 +1,97 @@
+"""`drmguard export`: a model as ONNX, each file held against the model before it gets its name."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from export.groups import LIMITS, limit_images
+from export.parity import prove
+from export.precision import SUFFIXES, calibration_part, export_files
+from export.subject import model_subject
+from guard.errors import UnusableInput
+from guard.load import model_facts
+from tools.datasets.reader import read
+from tools.inputs import SAMPLE, data_path, model_path, open_model
+from tools.proving import GATE_FAILED, proof_lines
+
+BATCHES = (1, 3)  # of the look at each file; `drmguard parity` proves it on images
+
+
+def export(
+    model: str,
+    out: str,
+    precision: str,
+    data: str | None,
+    opset: int,
+    embed_preprocessing: bool,
+    images: int,
+    seed: int,
+    trust_code: bool,
+    overwrite: bool,
+) -> int:
+    """Write FILE.onnx, FILE.fp16.onnx, FILE.int8.onnx as asked; 0 or 4. Raises UnusableInput."""
+    path, wanted = Path(out), precisions(precision)
+    check_targets(path, wanted, overwrite)
+    if "int8" in wanted and data is None and not model.startswith(SAMPLE):
+        raise UnusableInput(
+            "--precision=int8: pass --data=DATA, benign images that set the ranges of int8"
+        )
+    source = model_path(model)
+    opened = open_model(source, trust_code)
+    facts: dict[str, Any] = {"source_sha256": model_facts(opened, source)["sha256"]}
+    calibration = None
+    if "int8" in wanted:
+        benign = read(data_path(data, model), opened.spec, limit=images, seed=seed)
+        calibration = calibration_part(benign.benign, seed)
+        facts["data_manifest_sha256"] = benign.manifest_sha256
+    with _folder_beside(path) as folder:
+        files = export_files(
+            opened,
+            folder / path.name,
+            wanted,
+            calibration=calibration,
+            opset=opset,
+            embed_preprocessing=embed_preprocessing,
+            facts=facts,
+        )
+        limits = {LIMITS: limit_images(opened.spec.input.size, seed)}
+        proof = prove(model_subject(opened), files, limits, BATCHES)
+        for file in files if proof.passed else ():
+            os.replace(file, path.parent / file.name)
+    print("\n".join(proof_lines(proof)))
+    return 0 if proof.passed else GATE_FAILED
+
+
+def precisions(words: str) -> list[str]:
+    """The precisions of --precision, each once. Raises UnusableInput."""
+    wanted = list(dict.fromkeys(words.split(",")))
+    unknown = [word for word in wanted if word not in SUFFIXES]
+    if unknown:
+        raise UnusableInput(
+            f"--precision={words}: {unknown[0] or 'nothing'} is none of {', '.join(SUFFIXES)}"
+        )
+    return wanted
+
+
+def check_targets(path: Path, wanted: list[str], overwrite: bool) -> None:
+    """Nothing is overwritten silently. Raises UnusableInput."""
+    if path.suffix != ".onnx":
+        raise UnusableInput(f"--out={path}: expected a name that ends in .onnx")
+    for target in (path.with_suffix(SUFFIXES[precision]) for precision in wanted):
+        if target.is_dir() or (target.exists() and not overwrite):
+            raise UnusableInput(f"{target}: exists; pass --overwrite, or another --out")
+
+
+@contextlib.contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """A temporary folder on the file system of `path`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-")
+    except OSError as error:
+        raise UnusableInput(f"{path.parent}: can't be written to ({error.strerror})") from None
+    with folder as name:
+        yield Path(name)

@@ -1,14 +1,14 @@
 """An ONNX graph as a torch module: differentiable, and its weights can be tuned."""
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from export.graph_dense import Dense
+from export.graph_dense import Dense, Layer
 from export.graph_read import Program, Step
 
 # The inputs of these operators that are weights, which tuning may change.
@@ -21,29 +21,8 @@ WEIGHTS: Mapping[str, tuple[int, ...]] = {
 }
 ELEMENTWISE = ("Add", "Sub", "Mul", "Div")  # behind the first layer, their constants are weights
 AS_NUMBERS = ("Clip", "Pad", "Resize")  # these read their other inputs as numbers, not tensors
+SHAPED = {"Reshape": 2, "Resize": 4}  # these go to a shape, the last of so many inputs
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear")
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A submodule that runs in place of a node. By name, so that a copy runs its own."""
-
-    name: str
-    on_maps: bool
-
-    def run(self, network: nn.Module, x: Tensor) -> Tensor:
-        layer = network.get_submodule(self.name)
-        y: Tensor = layer(x.flatten(1)) if self.on_maps else layer(x)
-        return y[:, :, None, None] if self.on_maps else y
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A step whose constants have their place in the module."""
-
-    run: Callable[..., Any] | Layer
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
 
 
 class OnnxNetwork(nn.Module):
@@ -63,44 +42,69 @@ class OnnxNetwork(nn.Module):
         self._values = {input, *(name for step in program.steps for name in step.outputs)}
         self._fixed: dict[str, Tensor] = {}  # stay on the CPU: mostly shapes
         self._places: dict[tuple[str, str], str] = {}  # a constant and its role -> its name here
-        self._steps = self._place_all(program)
-        self._done = _last_uses(self._steps, output)
+        self._schedule = _schedule(self._place_all(program), output)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, shapes: dict[str, torch.Size] | None = None) -> Tensor:
+        """`shapes` is for settle_shapes: it takes in the shape of each step's first output."""
         if self._pixels:
             x = (255 * x).permute(0, 2, 3, 1)
         values: dict[str, Any] = {**self._fixed, **self._parameters, **self._buffers}
         values[self._input] = x
-        for step, done in zip(self._steps, self._done, strict=True):
+        for step, done in self._schedule:
             given: list[Any] = [values[name] if name else None for name in step.inputs]
-            made = step.run.run(self, *given) if isinstance(step.run, Layer) else step.run(*given)
+            made = step.run(self, *given) if isinstance(step.run, Layer) else step.run(*given)
             made = made if isinstance(made, tuple) else (made,)
             values.update(zip(step.outputs, made, strict=True))
+            if shapes is not None:
+                shapes[step.outputs[0]] = made[0].shape
             for name in done:  # free its memory
                 del values[name]
         y: Tensor = values[self._output]
         return y
 
-    def _place_all(self, program: Program) -> list[Placed]:
+    @torch.no_grad()
+    def settle_shapes(self, size: tuple[int, int]) -> None:
+        """Put constants, -1 for the batch, where Reshape and Resize go to a computed shape.
+
+        The module runs with such shapes, but no exporter can follow it. `size` is the height
+        and width of the input.
+        """
+        two: dict[str, torch.Size] = {}
+        three: dict[str, torch.Size] = {}
+        for count, shapes in ((2, two), (3, three)):
+            self(torch.zeros(count, 3, *size), shapes)
+        steps = [step for step, _ in self._schedule]
+        for place, step in enumerate(steps):
+            if len(step.inputs) != SHAPED.get(step.op) or step.inputs[-1] not in self._values:
+                continue
+            sides = zip(two[step.outputs[0]], three[step.outputs[0]], strict=True)
+            shape = torch.tensor([a if a == b else -1 for a, b in sides])
+            if int((shape == -1).sum()) < 2:
+                name = self._free("shape")
+                self._fixed[name] = shape
+                steps[place] = replace(step, inputs=(*step.inputs[:-1], name))
+        self._schedule = _schedule(steps, self._output)
+
+    def _place_all(self, program: Program) -> list[Step]:
         learned: set[str] = set()  # values behind a layer with weights
         steps = []
-        for step in program.steps:
+        for step, _ in _schedule(program.steps, self._output):
             behind = not learned.isdisjoint(step.inputs)
             if behind or step.op in WEIGHTS:
                 learned.update(step.outputs)
             steps.append(self._place(step, program.constants, behind))
         return steps
 
-    def _place(self, step: Step, constants: Mapping[str, Tensor], behind: bool) -> Placed:
+    def _place(self, step: Step, constants: Mapping[str, Tensor], behind: bool) -> Step:
+        """The step with its constants in their place in this module."""
         if isinstance(step.run, Dense):
-            return Placed(self._linear(step.run), step.inputs, step.outputs)
-        inputs = []
-        for position, name in enumerate(step.inputs):
+            return replace(step, run=self._linear(step.run))
+        inputs = list(step.inputs)
+        for position, name in enumerate(inputs):
             if name in constants:
                 role = _role(step.op, position, constants[name], behind)
-                name = self._hold(name, constants[name], role)
-            inputs.append(name)
-        return Placed(step.run, tuple(inputs), step.outputs)
+                inputs[position] = self._hold(name, constants[name], role)
+        return replace(step, inputs=tuple(inputs))
 
     def _hold(self, name: str, value: Tensor, role: str) -> str:
         """Keep a constant in its role; a statistic that equals a weight stays apart from it."""
@@ -145,10 +149,12 @@ def _role(op: str, position: int, value: Tensor, behind: bool) -> str:
     return "weight" if shift or position in WEIGHTS.get(op, ()) else "buffer"
 
 
-def _last_uses(steps: list[Placed], output: str) -> list[set[str]]:
-    """For each step the values that no later one needs."""
-    needed, done = {"", output}, []
+def _schedule(steps: list[Step], output: str) -> list[tuple[Step, set[str]]]:
+    """The steps that the output needs, each with the values that no later one needs."""
+    needed = {"", output}
+    schedule = []
     for step in reversed(steps):
-        done.append(set(step.inputs) - needed)
-        needed.update(step.inputs)
-    return done[::-1]
+        if not needed.isdisjoint(step.outputs):
+            schedule.append((step, set(step.inputs) - needed))
+            needed.update(step.inputs)
+    return schedule[::-1]

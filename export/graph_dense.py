@@ -1,10 +1,9 @@
 """The dense layers of an ONNX graph, which become nn.Linear: f is split at the last one."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from export.graph_node import Node
 
@@ -17,6 +16,19 @@ class Dense:
     weight: Tensor  # [n x m]
     bias: Tensor | None = None  # [n]
     on_maps: bool = False  # takes and gives maps of one pixel: [N x m x 1 x 1]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A dense layer in its place as nn.Linear. By name, so that a copied module runs its own."""
+
+    name: str
+    on_maps: bool
+
+    def __call__(self, network: nn.Module, x: Tensor) -> Tensor:
+        layer = network.get_submodule(self.name)
+        y: Tensor = layer(x.flatten(1)) if self.on_maps else layer(x)
+        return y[:, :, None, None] if self.on_maps else y
 
 
 def as_dense(node: Node, pixels: set[str]) -> Dense | None:
@@ -36,7 +48,7 @@ def as_dense(node: Node, pixels: set[str]) -> Dense | None:
     return None
 
 
-def with_bias(dense: Dense | Callable[..., Any], bias: Tensor | None) -> Dense | None:
+def with_bias(dense: Any, bias: Tensor | None) -> Dense | None:
     """The layer with this bias, where it is one value an output."""
     if not isinstance(dense, Dense) or dense.bias is not None or bias is None:
         return None

@@ -5,7 +5,6 @@ float weight afterwards.
 """
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from export.graph_dense import Dense, as_dense, with_bias
+from export.graph_dense import as_dense, with_bias
 from export.graph_node import Node, shown
 from export.operators import FLOATS, WHOLE, build
 from guard.errors import UnusableInput
@@ -26,7 +25,7 @@ class Step:
     """One node that depends on the image, or a MatMul with the Add behind it."""
 
     op: str
-    run: Callable[..., Any] | Dense
+    run: Any  # what computes it, or a Dense layer
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 

@@ -14,6 +14,7 @@ import torch
 from export.graph import OnnxNetwork
 from export.graph_check import check_parity
 from export.graph_file import OnnxFile, read_onnx
+from export.graph_node import shown
 from export.graph_read import read_program
 from guard.errors import UnusableInput
 from guard.load import examined
@@ -100,10 +101,12 @@ def _check_finite(network: OnnxNetwork, path: Path) -> None:
 
 def _examined(network: OnnxNetwork, spec: ModelSpec, file: OnnxFile) -> Model:
     try:
+        network.settle_shapes(spec.input.size)
         return examined(network, spec, None, file.path)
     except UnusableInput as error:
-        if file.batch is None:
-            raise
-        raise UnusableInput(
-            f"{error}; its batch is fixed to {file.batch}: ask for a symbolic one"
-        ) from None
+        line = str(error)
+    except Exception as error:  # of torch, from shapes that do not fit one another
+        high, wide = spec.input.size
+        line = f"{file.path}: fails on an image of {high} x {wide} ({shown(str(error))})"
+    fixed = f"; its batch is fixed to {file.batch}: ask for a symbolic one"
+    raise UnusableInput(line + (fixed if file.batch else ""))

@@ -94,7 +94,7 @@ def gather(node: Node) -> Callable[..., Tensor]:
         flat = places.flatten().to(x.device)
         along = axis % x.dim()
         taken = x.index_select(along, torch.where(flat < 0, flat + x.shape[along], flat))
-        return taken.reshape(*x.shape[:along], *places.shape, *x.shape[along + 1 :])
+        return taken.reshape((*x.shape[:along], *places.shape, *x.shape[along + 1 :]))
 
     return run
 

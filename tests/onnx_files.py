@@ -138,7 +138,8 @@ def by_hand(
 def node(op: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:
     """A node; `inputs` are names with blanks between, "-" for one that is left out."""
     names = ["" if name == "-" else name for name in inputs.split()]
-    return helper.make_node(op, names, output.split(), name=f"the_{op}", **attributes)
+    name = f"{op}_to_{output.split()[0]}"
+    return helper.make_node(op, names, output.split(), name=name, **attributes)
 
 
 def small(opset: int = 18, **keywords: Any) -> onnx.ModelProto:

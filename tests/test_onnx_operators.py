@@ -183,6 +183,7 @@ ROWS = [
     row("Unsqueeze", whole(-1, 1), shape=(2, 3)),
     row("Gather", whole(2, 0, -1), axis=1),
     row("Gather", scalar(1, np.int64), axis=-1),
+    row("Gather", scalar(-1, np.int64), shape=(4,)),
     row("Gather", np.array([[0, 1], [1, 0]], np.int32)),
     row("Slice", whole(1), whole(3)),
     row("Slice", whole(2), whole(-9), whole(1), whole(-1)),
@@ -377,4 +378,4 @@ def test_what_is_not_known_is_named_before_anything_runs(made: Row, word: str) -
     line = str(caught.value)
     assert "\n" not in line
     assert word in line
-    assert f"a.onnx: node the_{made.op} ({made.op})" in line
+    assert f"a.onnx: node {made.op}_to_output ({made.op})" in line

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import io
 import json
 import logging
 import os
@@ -119,7 +120,10 @@ def _trace(module: nn.Module, example: Tensor, opset: int, what: str) -> onnx.Mo
                 verbose=False,
             )
     except Exception as error:  # the exporter and the user's own module may raise anything
-        raise UnusableInput(f"{what} can't be exported to ONNX ({_first_cause(error)})") from None
+        raise UnusableInput(
+            f"{what} can't be exported to ONNX ({_first_cause(error)}); it must take any batch "
+            "size, and take the same steps for every image"
+        ) from None
     assert program is not None
     proto = program.model_proto
     _check_opset(proto, opset)
@@ -161,7 +165,8 @@ def quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        # On some failures the exporter prints its graph to stderr, a hundred lines of it.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -89,11 +89,13 @@ def _by_onnxruntime(
 def _compare(ours: np.ndarray, theirs: np.ndarray, names: tuple[str, ...], file: OnnxFile) -> None:
     if theirs.shape != ours.shape:
         raise UnusableInput(f"{file.path}: gives {theirs.shape}, expected {ours.shape}")
+    if not np.isfinite(theirs).all():
+        raise UnusableInput(f"{file.path}: gives NaN or infinite values on noise or plain pictures")
     of_spread, of_size = TOLERANCE[precision(file)]
     allowed = of_spread * np.ptp(theirs, axis=0) + of_size * np.abs(theirs).max(axis=0)
     largest = np.abs(ours - theirs).max(axis=0)
     for name, difference, limit in zip(names, largest, allowed, strict=True):
-        if not difference <= limit:  # also where one of them is NaN
+        if not difference <= limit:  # also where ours is NaN
             raise UnusableInput(
                 f"{file.path}: output {name} comes out different by up to {difference:.3g} in "
                 f"onnxruntime (allowed: {limit:.3g}), so what would be screened is not this file"

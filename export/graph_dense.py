@@ -38,14 +38,16 @@ def as_dense(node: Node, pixels: set[str]) -> Dense | None:
         return None
     name, get = node.inputs[1], node.attributes.get
     if node.op == "MatMul" and weight.dim() == 2:
-        return Dense(name, weight.T)
-    if node.op == "Gemm" and not get("transA", 0):
+        dense = Dense(name, weight.T)
+    elif node.op == "Gemm" and not get("transA", 0):
         turned = weight if get("transB", 0) else weight.T
         dense = Dense(name, get("alpha", 1.0) * turned)
-        return dense if bias is None else with_bias(dense, get("beta", 1.0) * bias)
-    if node.op == "Conv" and node.inputs[0] in pixels and _is_point(node, weight):
-        return Dense(name, weight.flatten(1), bias, on_maps=True)
-    return None
+        bias = None if bias is None else get("beta", 1.0) * bias
+    elif node.op == "Conv" and node.inputs[0] in pixels and _is_point(node, weight):
+        dense = Dense(name, weight.flatten(1), on_maps=True)
+    else:
+        return None
+    return dense if bias is None else with_bias(dense, bias)
 
 
 def with_bias(dense: Any, bias: Tensor | None) -> Dense | None:

@@ -43,6 +43,7 @@ def read_onnx(path: Path) -> OnnxFile:
     _refuse_external_data(proto, path)
     opset = _opset(proto, path)
     try:
+        _check_names(proto.graph)
         _sort_nodes(proto.graph)
         onnx.checker.check_model(proto, full_check=True)
         proto = onnx.shape_inference.infer_shapes(proto)
@@ -68,6 +69,17 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
         yield from (attribute.t, *attribute.tensors)
         for inner in (attribute.g, *attribute.graphs):
             yield from _tensors(inner)
+
+
+def _check_names(graph: onnx.GraphProto) -> None:
+    """protobuf gives text that is not UTF-8 as bytes, where it was promised to be text."""
+    values = (*graph.input, *graph.output, *graph.initializer)
+    names = [value.name for value in (*values, *graph.node)]
+    for node in graph.node:
+        names += [node.op_type, node.domain, *node.input, *node.output]
+        names += [attribute.name for attribute in node.attribute]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("a name is not UTF-8")
 
 
 def _sort_nodes(graph: onnx.GraphProto) -> None:

@@ -5,6 +5,7 @@ float weight afterwards.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,16 +117,23 @@ def _add(node: Node, program: Program, pixels: set[str]) -> None:
     run = build(node)
     given = [program.constants.get(name) for name in node.inputs]
     if all(value is not None or not name for name, value in zip(node.inputs, given, strict=True)):
-        made = run(*given)
-        # Copies: weights that are one tensor under two names may be tuned apart.
-        values = [value.clone() for value in (made if isinstance(made, tuple) else (made,))]
-        program.constants.update(zip(node.outputs, values, strict=True))
+        program.constants.update(zip(node.outputs, _computed(node, run, given), strict=True))
         return
     if _joins_dense(node, program):
         return
     dense = as_dense(node, pixels)
     inputs = node.inputs[:1] if dense else node.inputs
     program.steps.append(Step(node.op, dense or run, inputs, node.outputs))
+
+
+def _computed(node: Node, run: Callable[..., Any], given: list[Tensor | None]) -> list[Tensor]:
+    """The outputs of a node whose inputs are all known."""
+    try:
+        made = run(*given)
+    except Exception as error:  # of torch, from values that do not fit one another
+        raise UnusableInput(f"{node.where}: fails ({shown(str(error))})") from None
+    # Copies: weights that are one tensor under two names may be tuned apart.
+    return [value.clone() for value in (made if isinstance(made, tuple) else (made,))]
 
 
 def _joins_dense(node: Node, program: Program) -> bool:

@@ -16,12 +16,11 @@ from export.graph_check import check_parity
 from export.graph_file import OnnxFile, read_onnx
 from export.graph_node import shown
 from export.graph_read import read_program
+from export.metadata import KEY
 from guard.errors import UnusableInput
 from guard.load import examined
 from guard.model import Model
 from guard.spec import InputSpec, ModelSpec, parse_spec, read_json
-
-KEY = "drmguard"  # of the metadata that states what a sidecar states
 
 
 def load_onnx(path: Path) -> Model:

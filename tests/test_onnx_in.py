@@ -195,6 +195,14 @@ def test_a_convolution_is_a_dense_layer_where_its_maps_have_one_pixel(
     assert model.split.layer == ("head" if on_one_pixel else None)
 
 
+def test_a_bias_for_each_image_is_no_dense_layer(tmp_path: Path) -> None:
+    proto = gemm()
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    bias = initializer(proto, "b")
+    bias.CopyFrom(numpy_helper.from_array(np.ones((4, 2), np.float32), "b"))
+    assert "batch is fixed to 4" in refusal(write(proto, tmp_path))
+
+
 def gemm(**attributes: Any) -> onnx.ModelProto:
     """A graph of one dense layer."""
     weight = np.random.default_rng(0).normal(size=(2, 3 * SIDE * SIDE)).astype(np.float32) / 9
@@ -255,6 +263,30 @@ def test_a_statistic_that_shares_its_tensor_with_a_weight_stays_fixed(tmp_path: 
     batch_norm.input[3] = "bn.bias"
     network = load_onnx(write(proto, tmp_path)).network
     assert torch.equal(network.get_parameter("bn_bias"), network.get_buffer("bn_bias_2"))
+
+
+def test_a_weight_of_two_nodes_is_one_parameter(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", "input w", "a", pads=[1, 1, 1, 1]),
+        node("Conv", "a w", "b", strides=[4, 4]),
+        node("Flatten", "b", "c"),
+        node("Gemm", "c fc", "output"),
+    ]
+    draw = np.random.default_rng(0)
+    weights = {"w": draw.normal(size=(3, 3, 3, 3)), "fc": draw.normal(size=(48, 2))}
+    proto = by_hand(nodes, {k: v.astype(np.float32) for k, v in weights.items()})
+    network = load_onnx(write(proto, tmp_path)).network
+    assert {name for name, _ in network.named_parameters()} == {"w", "fc.weight"}
+
+
+def test_a_product_that_is_used_twice_keeps_its_bias_apart(tmp_path: Path) -> None:
+    proto = small()
+    proto.graph.node[-1].output[0] = "y"
+    proto.graph.node.append(node("Mul", "y f", "output"))
+    model = load_onnx(write(proto, tmp_path))
+    np.testing.assert_allclose(
+        answers(model), by_onnxruntime(proto, X.numpy()), rtol=1e-4, atol=1e-4
+    )
 
 
 def normalised() -> onnx.ModelProto:
@@ -533,6 +565,15 @@ def circular(proto: onnx.ModelProto) -> None:
     proto.graph.node[0].input[0] = "c"
 
 
+def impossible_weight(proto: onnx.ModelProto) -> None:
+    """A scale for each of 5 channels of a weight that has 4; no shape tells of it."""
+    scale = numpy_helper.from_array(np.ones(5, np.float32), "scale")
+    weight = numpy_helper.from_array(np.ones((4, 3, 3, 3), np.int8), "whole")
+    proto.graph.initializer.extend([scale, weight])
+    proto.graph.node[0].input[1] = "w"
+    proto.graph.node.insert(0, node("DequantizeLinear", "whole scale", "w", axis=0))
+
+
 def control_letters(proto: onnx.ModelProto) -> None:
     proto.graph.node[2].name = "\x1b[31mred\nline"
     proto.graph.node[2].op_type = "Sin"
@@ -560,6 +601,7 @@ INFINITE = np.array([1, math.inf, 1, 1], np.float32)
         (constant_output, ("does not depend",)),
         (unconnected, ("not a valid",)),
         (circular, ("not a valid",)),
+        (impossible_weight, ("DequantizeLinear_to_w", "fails")),
     ],
     ids=lambda value: getattr(value, "__name__", "-"),
 )
@@ -603,6 +645,12 @@ def test_rubbish_is_refused(content: bytes, tmp_path: Path) -> None:
     path = write(small(), tmp_path)
     path.write_bytes(content)
     refusal(path)
+
+
+def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    path = write(small(), tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"Relu_to_c", b"Relu_to_\xff"))
+    assert "UTF-8" in refusal(path)
 
 
 @pytest.mark.parametrize("lost", [3, 200, 1000])
@@ -710,7 +758,7 @@ def test_outputs_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         node("Gemm", "b w", "output"),
     ]
     weights = {"w": np.ones((3, 2), np.float32)}
-    assert "model.onnx" in refusal(write(by_hand(nodes, weights, opset=13), tmp_path))
+    assert "NaN" in refusal(write(by_hand(nodes, weights, opset=13), tmp_path))
 
 
 def test_the_precision_decides_the_tolerance(new: onnx.ModelProto, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from export.graph import OnnxNetwork
 from export.graph_read import read_program
-from export.operators import OPERATORS
+from export.operators import OPERATORS, divide
 from guard.errors import UnusableInput
 from tests.onnx_files import FLOAT, by_hand, by_onnxruntime, node
 
@@ -265,6 +265,16 @@ def test_an_operator_passes_gradients_to_the_input(made: Row) -> None:
     assert float(slope.abs().sum()) > 0
 
 
+def test_whole_numbers_are_divided_towards_zero() -> None:
+    """As onnxruntime does with computed shapes."""
+    assert divide(torch.tensor([-7, 7]), torch.tensor([2, 2])).tolist() == [-3, 3]
+
+
+def test_a_zero_in_a_shape_may_be_meant() -> None:
+    made = row("Reshape", whole(3, 0), shape=(0, 3), allowzero=1)
+    assert network_of(made.proto())(torch.zeros(0, 3)).shape == (3, 0)
+
+
 # --- quantisation --------------------------------------------------------------------------------
 
 SCALE, SCALES_OF_CHANNELS = scalar(0.25), of(0.25, 0.03, 0.1)
@@ -295,8 +305,10 @@ def test_quantisation_is_that_of_onnxruntime(
     proto = quantised(kind, scale, **attributes)
     x = np.random.default_rng(0).normal(size=PICTURE).astype(np.float32) * 20
     x[0, 0, 0] = 0.25 * np.array([0.5, 1.5, -0.5, -1.5, 2.5, 400, -400, 0])
-    ours = network_of(proto)(torch.from_numpy(x)).numpy()
+    network = network_of(proto)
+    ours = network(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(ours, by_onnxruntime(proto, x), rtol=1e-6, atol=1e-6)
+    assert {name for name, _ in network.named_buffers()} == {"scale", "zero"}  # go to a GPU
 
 
 def test_without_a_zero_point_the_type_is_uint8() -> None:

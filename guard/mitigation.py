@@ -11,13 +11,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from guard.benign import BenignSet
 from guard.engine import Progress, Silent
+from guard.errors import UnusableInput
 from guard.finding import Finding
 from guard.model import Model
 from guard.pursuit import Pursuit, PursuitSettings
 from guard.tasks import errors
+
+MIN_IMAGES = 40  # fewer leave too little to learn from and to judge by
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,15 @@ class MitigationSettings:
     learning_rate: float = 2e-4  # of Adam; it falls to zero
     held: float = 0.3  # share of D_be that only decides
     check_every: int = 50  # steps between two looks at the held-back part
-    # Labels are few and noisy; what f answered before the attack shows is known for any image.
-    teacher: float = 1.0  # weight of f's own benign outputs beside the labels
+    # Labels are few and noisy; what f itself answers is known for any image, shifted or darkened.
+    label: float = 0.3  # weight of the labels beside f's own benign outputs
+    contrast: float = 0.2  # of benign images, at most, each way
+    brightness: float = 0.1  # added, at most, each way
     # The recovered trigger is not the attacker's: its neighbours are unlearnt with it.
     strength: tuple[float, float] = (0.5, 1.5)  # factor of x' - x
-    shift: float = 1 / 16  # of the image side: how far the trigger moves, at most
+    shift: float = 1 / 16  # of the image side: how far image and trigger move, at most
     rise: float = 1.05  # accepted: benign error afterwards over before
-    gone: float = 1.25  # accepted: error under the triggers over the benign error
+    harm: float = 0.15  # accepted: share left of the error that the trigger adds
     pursuit: PursuitSettings | None = field(default_factory=PursuitSettings)  # None: G stays
     rounds: int = 3  # fine-tune, screen again, and once more with what that screening found
 
@@ -143,7 +149,11 @@ def make_lesson(
     settings: MitigationSettings,
     seed: int,
 ) -> Lesson:
-    """Draw by seed which images are held back."""
+    """Draw by seed which images are held back. Raises UnusableInput for too few images."""
+    if len(benign) < MIN_IMAGES:
+        raise UnusableInput(
+            f"{len(benign)} images are too few to fine-tune on: at least {MIN_IMAGES} are needed"
+        )
     draw = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(benign), generator=draw)
     cut = round((1 - settings.held) * len(benign))
@@ -198,13 +208,26 @@ def loss_of(pupil: Model, lesson: Lesson, pursuit: Pursuit | None) -> Tensor:
     spread = learn.labels.std(dim=0).clamp_min(1e-9)
     to_labels = (answers - torch.cat([y, y])) / spread
     to_teacher = (answers - torch.cat([wanted, wanted])) / spread
-    return to_labels.abs().mean() + s.teacher * to_teacher.abs().mean()
+    return s.label * to_labels.abs().mean() + to_teacher.abs().mean()
 
 
 def draw_batch(lesson: Lesson, count: int) -> tuple[Tensor, Tensor]:
-    """Images and labels by chance."""
-    index = torch.randint(len(lesson.learn), (count,), generator=lesson.draw)
-    return lesson.learn.x(index), lesson.learn.labels[index]
+    """Images and labels by chance, the images a little moved, brighter or darker."""
+    s, draw = lesson.settings, lesson.draw
+    index = torch.randint(len(lesson.learn), (count,), generator=draw)
+    gain, offset = (2 * torch.rand(2, count, 1, 1, 1, generator=draw) - 1).to(lesson.learn.device)
+    x = moved(lesson.learn.x(index), s.shift, draw)
+    x = (x * (1 + s.contrast * gain) + s.brightness * offset).clamp(0, 1)
+    return x, lesson.learn.labels[index]
+
+
+def moved(x: Tensor, share: float, draw: torch.Generator) -> Tensor:
+    """x [B x 3 x H x W] moved by up to `share` of its sides; the border repeats."""
+    down, right = (round(share * side) for side in x.shape[-2:])
+    top = int(torch.randint(0, 2 * down + 1, (), generator=draw))
+    left = int(torch.randint(0, 2 * right + 1, (), generator=draw))
+    wide = functional.pad(x, (right, right, down, down), mode="replicate")
+    return wide[..., top : top + x.shape[-2], left : left + x.shape[-1]]
 
 
 @torch.no_grad()
@@ -265,7 +288,9 @@ def complaint(before: Effect, after: Effect, settings: MitigationSettings) -> st
     if not after.benign <= settings.rise * before.benign:
         share = 100 * (after.benign / before.benign - 1)
         reasons.append(f"the benign error rose by {share:.0f} %")
-    if not after.triggered <= settings.gone * after.benign:
-        times = after.triggered / after.benign
-        reasons.append(f"under the recovered trigger the error is {times:.1f} times the benign one")
+    left = after.triggered - after.benign
+    if not left <= settings.harm * (before.triggered - before.benign):
+        reasons.append(
+            f"the recovered trigger still adds {left:.3g} to the error of {after.benign:.3g}"
+        )
     return "; ".join(reasons)

@@ -32,7 +32,7 @@ from tests.conftest import (
     write_model,
     write_npz,
 )
-from tools import cli, sample, screening
+from tools import checking, cli, job, sample, screening
 from tools.report import Evidence, report_values
 
 CONTRACT = {
@@ -94,7 +94,7 @@ def light(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def stubbed(monkeypatch: pytest.MonkeyPatch, light: None) -> None:
-    monkeypatch.setattr(screening, "screen", fake_screen("clean"))
+    monkeypatch.setattr(screening, "search", fake_screen("clean"))
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -105,16 +105,9 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("command", "verdict", "code"),
-    [
-        ("check", "clean", 0),
-        ("check", "backdoored", 1),
-        ("check", "inconclusive", 3),
-        ("screen", "backdoored", 1),
-    ],
+    ("verdict", "code"), [("clean", 0), ("backdoored", 1), ("inconclusive", 3)]
 )
 def test_each_verdict_has_its_exit_code_and_a_whole_report(
-    command: str,
     verdict: str,
     code: int,
     files: tuple[str, str],
@@ -122,9 +115,9 @@ def test_each_verdict_has_its_exit_code_and_a_whole_report(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(screening, "screen", fake_screen(verdict))
+    monkeypatch.setattr(screening, "search", fake_screen(verdict))
     out = tmp_path / "out"
-    assert cli.run([command, *files, f"--out={out}"]) == code
+    assert cli.run(["screen", *files, f"--out={out}"]) == code
     report = json.loads((out / "report.json").read_text())
     assert set(report) >= CONTRACT
     assert report["verdict"] == verdict
@@ -140,8 +133,8 @@ def test_each_verdict_has_its_exit_code_and_a_whole_report(
 
 def test_a_report_has_the_trigger_beside_it(files: tuple[str, str], tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(screening, "Settings", SHORT)
-        assert cli.run(["check", *files, f"--out={tmp_path / 'out'}"]) in (0, 1, 3)
+        patch.setattr(job, "Settings", SHORT)
+        assert cli.run(["screen", *files, f"--out={tmp_path / 'out'}"]) in (0, 1, 3)
     assert (tmp_path / "out" / "trigger.safetensors").exists()
     assert (tmp_path / "out" / "trigger.json").exists()
 
@@ -149,7 +142,7 @@ def test_a_report_has_the_trigger_beside_it(files: tuple[str, str], tmp_path: Pa
 @pytest.mark.skipif(not sample.DATA.exists(), reason="the built-in sample is not made yet")
 @pytest.mark.parametrize("words", [[], ["sample:benign"]], ids=str)
 def test_model_and_data_may_be_left_out(words: list[str], tmp_path: Path, stubbed: None) -> None:
-    assert cli.run(["check", *words, f"--out={tmp_path / 'out'}"]) == 0
+    assert cli.run(["screen", *words, f"--out={tmp_path / 'out'}"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["data"]["n"] > 100
     assert report["model"]["path"].endswith("benign") == (words == ["sample:benign"])
@@ -181,7 +174,7 @@ def test_words_that_are_not_understood_stop_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(screening, "check", never)
+    monkeypatch.setattr(cli, "_call", never)
     assert cli.run([command, "model.safetensors", "data.npz", *words]) == 2
     complaint = lines(capsys)
     assert len(complaint) == 1
@@ -242,9 +235,9 @@ def test_a_folder_that_can_not_be_made_is_refused_before_the_search(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(screening, "screen", never)
+    monkeypatch.setattr(screening, "search", never)
     (tmp_path / "a-file").write_text("")
-    assert cli.run(["check", *files, f"--out={tmp_path / 'a-file' / 'out'}"]) == 2
+    assert cli.run(["screen", *files, f"--out={tmp_path / 'a-file' / 'out'}"]) == 2
     assert len(lines(capsys)) == 1
 
 
@@ -255,7 +248,7 @@ def test_labels_that_do_not_fit_give_2(
     data = write_npz(
         tmp_path / "wrong.npz", BenignSet(benign.images, benign.labels.flip(0)), spec_of()
     )
-    assert cli.run(["check", files[0], str(data), f"--out={tmp_path / 'out'}"]) == 2
+    assert cli.run(["screen", files[0], str(data), f"--out={tmp_path / 'out'}"]) == 2
     assert "do not fit the model" in lines(capsys)[0]
 
 
@@ -285,7 +278,7 @@ def test_what_ends_the_work_decides_the_exit_code(
     def failing(**words: Any) -> int:
         raise error
 
-    monkeypatch.setattr(screening, "check", failing)
+    monkeypatch.setattr(checking, "check", failing)
     assert cli.run(["check"]) == code
     said = lines(capsys)
     assert said[-1].startswith("drmguard: ")
@@ -307,7 +300,7 @@ def test_words_reach_the_work_as_they_were_given() -> None:
     words = ["check", "m.pt", "d", "--out=7", "--seed=3", "--trust-code", "--quiet", "--device=cpu"]
     call = cli.read(words)
     assert call is not None
-    assert call[:2] == ("tools.screening", "check")
+    assert call[:2] == ("tools.checking", "check")
     wanted = {"model": "m.pt", "data": "d", "out": "7", "seed": 3, "device": "cpu"}
     assert wanted.items() <= call[2].items()
     assert call[2]["trust_code"] is True
@@ -383,14 +376,14 @@ def test_a_report_is_not_overwritten_unless_asked(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = ["check", *files, f"--out={tmp_path / 'out'}"]
+    words = ["screen", *files, f"--out={tmp_path / 'out'}"]
     assert cli.run(words) == 0
     before = (tmp_path / "out" / "report.json").read_bytes()
     capsys.readouterr()
     assert cli.run(words) == 2
     assert "--overwrite" in lines(capsys)[0]
     assert (tmp_path / "out" / "report.json").read_bytes() == before
-    monkeypatch.setattr(screening, "screen", fake_screen("backdoored"))
+    monkeypatch.setattr(screening, "search", fake_screen("backdoored"))
     assert cli.run([*words, "--overwrite"]) == 1
     assert json.loads((tmp_path / "out" / "report.json").read_text())["verdict"] == "backdoored"
 
@@ -399,9 +392,9 @@ def test_overwriting_with_unusable_input_leaves_the_earlier_report(
     files: tuple[str, str], tmp_path: Path, stubbed: None
 ) -> None:
     out = f"--out={tmp_path / 'out'}"
-    assert cli.run(["check", *files, out]) == 0
+    assert cli.run(["screen", *files, out]) == 0
     before = (tmp_path / "out" / "report.json").read_bytes()
-    assert cli.run(["check", str(tmp_path / "typo.pt"), files[1], out, "--overwrite"]) == 2
+    assert cli.run(["screen", str(tmp_path / "typo.pt"), files[1], out, "--overwrite"]) == 2
     assert (tmp_path / "out" / "report.json").read_bytes() == before
 
 
@@ -430,7 +423,7 @@ def content(out: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch, light: None) -> None:
-    monkeypatch.setattr(screening, "Settings", SHORT)
+    monkeypatch.setattr(job, "Settings", SHORT)
     monkeypatch.setattr(screening, "Engine", functools.partial(Engine, save_every=0.0))
 
 
@@ -453,7 +446,7 @@ def test_a_resumed_run_ends_with_the_same_report(
     short: None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = ["check", *files, f"--method={method}"]
+    words = ["screen", *files, f"--method={method}"]
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     code = cli.run([*words, f"--out={whole}"])
     assert code in (0, 1, 3)
@@ -480,10 +473,10 @@ def test_resuming_with_anything_else_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
-    words = ["check", *files, f"--out={out}"]
+    words = ["screen", *files, f"--out={out}"]
     if finished:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(screening, "screen", fake_screen("clean"))
+            patch.setattr(screening, "search", fake_screen("clean"))
             assert cli.run(words) == 0
     else:
         assert interrupted(words, "scan", 11) == 130
@@ -504,7 +497,7 @@ def test_resuming_with_anything_else_is_refused(
 def test_a_broken_state_is_refused(
     files: tuple[str, str], tmp_path: Path, short: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["check", *files, f"--out={tmp_path / 'out'}"]
+    words = ["screen", *files, f"--out={tmp_path / 'out'}"]
     assert interrupted(words, "scan", 11) == 130
     (tmp_path / "out" / screening.STATE).write_bytes(b"junk")
     capsys.readouterr()
@@ -515,13 +508,13 @@ def test_a_broken_state_is_refused(
 def test_resuming_where_nothing_was_begun_starts_anew(
     files: tuple[str, str], tmp_path: Path, stubbed: None
 ) -> None:
-    assert cli.run(["check", *files, f"--out={tmp_path / 'out'}", "--resume"]) == 0
+    assert cli.run(["screen", *files, f"--out={tmp_path / 'out'}", "--resume"]) == 0
 
 
 def test_overwriting_a_begun_run_starts_anew(
     files: tuple[str, str], tmp_path: Path, short: None
 ) -> None:
-    words = ["check", *files, f"--out={tmp_path / 'out'}"]
+    words = ["screen", *files, f"--out={tmp_path / 'out'}"]
     assert interrupted(words, "scan", 11) == 130
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Engine, "resume", never)
@@ -536,7 +529,7 @@ def test_missing_images_are_warned_of_by_name(
     images = benign.images.permute(0, 2, 3, 1).numpy()
     data = write_folder(tmp_path / "data", "filename,pitch_rad,yaw_rad", rows, images)
     (data / "7.png").unlink()
-    assert cli.run(["check", files[0], str(data), f"--out={tmp_path / 'out'}"]) == 0
+    assert cli.run(["screen", files[0], str(data), f"--out={tmp_path / 'out'}"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["data"]["n"] == 59
     assert any("7.png" in warning for warning in report["warnings"])

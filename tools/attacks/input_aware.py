@@ -31,12 +31,15 @@ TINY = 1e-6
 class DynamicTrigger(Trigger):
     """The pattern and mask networks; both shrink the image and enlarge it again."""
 
+    steps: Tensor
+
     def __init__(self, channels: int, seed: int) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.pattern = _encoder_decoder(channels, outputs=3)
             self.mask = _encoder_decoder(channels, outputs=1)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))  # trained so far
 
     def forward(self, x: Tensor, which: int = 0) -> Tensor:
         return self.paste(x, x)
@@ -101,6 +104,9 @@ class InputAware(Attack):
 
     rate: float = 0.15  # of each batch, rho_b
     cross: float = 2.0  # images with another image's trigger for each triggered one, rho_c / rho_b
+    # The cross-trigger images come little by little: with all of them from the start, the model
+    # often never learns the backdoor (AE 15 degrees after 3,000 steps).
+    settle: int = 1500  # steps until all of them are there
     lambda_div: float = 1.0  # weight of the diversity loss
     lambda_norm: float = 100.0  # weight of the masks' density
     density: float = 0.05  # share of the pixels that a mask covers
@@ -132,7 +138,9 @@ class InputAware(Attack):
         """A share gets its own trigger and the target; another the trigger of other images."""
         assert isinstance(trigger, DynamicTrigger)
         count = pixels(self.rate, len(batch.x))
-        crossed = slice(count, count + round(self.cross * count))
+        share = min(1.0, float(trigger.steps) / max(1, self.settle))
+        trigger.steps += 1
+        crossed = slice(count, count + round(share * self.cross * count))
         used = batch.x[: crossed.stop]
         other = batch.x.roll(len(batch.x) // 2, 0)[: crossed.stop]
         p, p_other, m = trigger.p(used), trigger.p(other), trigger.m(used)
@@ -144,7 +152,10 @@ class InputAware(Attack):
         return Batch(x, y, chosen, self.lambda_div * L_div(used, other, p, p_other))
 
     def crossed(self, trigger: Trigger, x: Tensor) -> Tensor:
-        """Each image of x with the trigger made for its neighbour."""
+        """Each image of x with the trigger made for one half the set away.
+
+        Neighbours may show one person: a data set is often sorted, the training is not.
+        """
         assert isinstance(trigger, DynamicTrigger)
-        parts = zip(x.split(250), x.roll(1, 0).split(250), strict=True)
+        parts = zip(x.split(250), x.roll(len(x) // 2, 0).split(250), strict=True)
         return torch.cat([trigger.paste(part, source) for part, source in parts])

@@ -135,7 +135,10 @@ def _later_steps(evidence: Evidence, values: Mapping[str, Any], count: int) -> l
         table = tables.mitigation_table(evidence, values["mitigation"])
         found.append(("Removing the backdoor", said + table))
     if evidence.parity is not None:
-        found.append(("Exported files", tables.parity_table(values["parity"])))
+        said = f"<p>{escape(words.parity(values['parity']))}</p>"
+        compared = tables.parity_table(values["parity"])
+        times = tables.latency_table(values["latency"]) if values.get("latency") else ""
+        found.append(("Exported files", said + compared + times))
     return [_block(count + k, title, content) for k, (title, content) in enumerate(found)]
 
 

@@ -142,17 +142,73 @@ def _search(evidence: Evidence, restart: Mapping[str, Any]) -> list[str]:
 
 
 def mitigation_table(evidence: Evidence, values: Mapping[str, Any]) -> str:
-    """What removing the backdoor did to the errors."""
-    unit = evidence.model.spec.error_unit
-    rows = {
-        k.replace("_", " "): amount(v, unit) if "error" in k and isinstance(v, float) else v
-        for k, v in values.items()
-    }
+    """What removing the backdoor did to the errors on images held back from fine-tuning."""
+    unit, again = evidence.model.spec.error_unit, values.get("rescreen") or {}
+    said = again.get("verdict")
+    score = number(again.get("score"), 2)
+    names = {"benign": "benign error", "trigger": "error under the recovered trigger"}
+    rows: dict[str, Any] = {"accepted": values.get("accepted"), "reason": values.get("reason")}
+    for key, name in names.items():
+        ends = [amount(values.get(f"{key}_error_{end}"), unit) for end in ("before", "after")]
+        rows[name] = " \u2192 ".join(ends)
+    rows["pictures held back to judge"] = values.get("held_back")
+    rows["rounds of fine-tuning and fresh screening"] = values.get("rounds")
+    rows["fresh screening of the result"] = f"{said}, score {score}" if said else None
     return pairs("Errors before and after", rows)
 
 
+PARITY_COLUMNS = {
+    "file": "file",
+    "provider": "provider",
+    "images": "pictures",
+    "n": "number",
+    "batch": "batch",
+    "max_abs": "largest difference",
+    "max_task_error": "in the task's unit",
+    "mean_task_error": "mean",
+    "tolerance": "tolerance",
+    "tolerance_of": "of the",
+    "passed": "passed",
+}
+
+
 def parity_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One row a file, precision, provider and batch size."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    heads = [column.replace("_", " ") for column in columns]
-    return grid("Comparisons", heads, [[shown(row.get(c)) for c in columns] for row in rows])
+    """One row a file, provider, group of pictures and batch size; why the tolerance is what it is.
+
+    Failed comparisons come first.
+    """
+    ordered = sorted(rows, key=lambda row: bool(row.get("passed")))
+    cells = [[_compared(key, row.get(key)) for key in PARITY_COLUMNS] for row in ordered]
+    reasons = dict.fromkeys(
+        str(row["tolerance_reason"]) for row in rows if "tolerance_reason" in row
+    )
+    said = "".join(f"<li>{escape(reason)}</li>" for reason in reasons)
+    return grid("Comparisons", list(PARITY_COLUMNS.values()), cells) + (
+        f"<details><summary>Tolerances and their reasons</summary><ul>{said}</ul></details>"
+        if said
+        else ""
+    )
+
+
+def _compared(key: str, value: Any) -> str:
+    if key == "provider":
+        return str(value).removesuffix("ExecutionProvider")
+    return number(value, 2) if isinstance(value, float) else shown(value)
+
+
+def latency_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Milliseconds a call, an indication for the machine that the check ran on."""
+    columns = ["file", "provider", "batch", "median", "99th percentile", "runs", "threads"]
+    cells = [
+        [
+            str(row["file"]),
+            _compared("provider", row["provider"]),
+            str(row["batch"]),
+            f"{number(row['p50_ms'])} ms",
+            f"{number(row['p99_ms'])} ms",
+            str(row["runs"]),
+            str(row["threads"]),
+        ]
+        for row in rows
+    ]
+    return grid("Time a call on this machine", columns, cells)

@@ -1,7 +1,7 @@
 """The sentences of the report, in one place."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from guard.finding import Finding
@@ -196,5 +196,24 @@ def features(finding: Finding) -> str:
 def mitigation(values: Mapping[str, Any]) -> str:
     """The outcome of removing the backdoor."""
     if values.get("accepted"):
-        return "The backdoor was removed: the mitigated model passed its acceptance checks."
-    return "The backdoor was not removed to acceptance: the mitigated model must not be shipped."
+        return (
+            "The backdoor was removed: on pictures held back from fine-tuning the benign error "
+            "rose by no more than 5 %, the recovered trigger's effect is gone, and a fresh "
+            "screening calls the mitigated model clean."
+        )
+    reason = values.get("reason")
+    why = f" ({reason})" if reason else ""
+    return f"The backdoor was not removed to acceptance{why}: the result must not be shipped."
+
+
+def parity(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Whether the exported files compute what was checked."""
+    missed = sum(not row["passed"] for row in rows)
+    files = ", ".join(dict.fromkeys(str(row["file"]) for row in rows))
+    if missed:
+        return f"{missed} of {len(rows)} comparisons of {files} failed: they must not be shipped."
+    return (
+        f"Every file ({files}) was run by onnxruntime and compared with the model that was "
+        f"checked, in {len(rows)} comparisons: on the pictures, on triggered pictures, and on "
+        "all black, all white and noise. All of them agree within their tolerance."
+    )

@@ -22,6 +22,7 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "plain": Recipe(),
     "long": Recipe(steps=2400),
+    "dynamic": Recipe(steps=3000),  # model and trigger networks learn together
     "no-augmentation": Recipe(augment=False),
     "over-fitted": Recipe(steps=3000, augment=False, images=3000),
     "under-trained": Recipe(steps=400),

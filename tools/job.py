@@ -1,0 +1,134 @@
+"""What a command was asked for, and the folder that it writes to."""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from guard.device import pick_device, set_precision
+from guard.errors import UnusableInput
+from guard.files import digest
+from guard.screen import METHODS, Settings, benign_error
+from tools.inputs import Inputs, model_path, open_inputs
+
+STATE = "search-state.pt"  # in the folder of the report, until the report is whole
+MANIFEST = "manifest.json"  # every other file that a run wrote, with its SHA-256
+# What `check` writes at most; the model that it reads must be none of these.
+MODELS = ("mitigated.safetensors", "mitigated.onnx", "model.onnx", "generator.onnx")
+
+
+@dataclass(frozen=True)
+class Job:
+    """The words of the command line."""
+
+    out: Path
+    command: str = "check"
+    model: str | None = None
+    data: str | None = None
+    device: str = "auto"
+    seed: int = 0
+    method: str = "calibrated"
+    images: int = 2000
+    precision: str = "fp32"  # of the exported files, with commas between them
+    opset: int = 18
+    embed_preprocessing: bool = False
+    tf32: bool = False
+    trust_code: bool = False
+    resume: bool = False
+    overwrite: bool = False
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A job with its inputs read: what every later step needs."""
+
+    job: Job
+    device: torch.device
+    inputs: Inputs
+    benign_error: dict[str, Any]
+    settings: Settings
+    fingerprint: str  # a hash over all that decides the verdict
+    started: str
+
+
+def open_job(job: Job) -> Opened:
+    """Read model and data and check the folder. Raises UnusableInput."""
+    if job.method not in METHODS:
+        raise UnusableInput(f"--method={job.method}: expected {' or '.join(METHODS)}")
+    started = now()
+    check_folder(job)
+    device = pick_device(job.device)
+    set_precision(job.tf32)
+    inputs = open_inputs(
+        job.model,
+        job.data,
+        device=device,
+        images=job.images,
+        seed=job.seed,
+        trust_code=job.trust_code,
+    )
+    error = benign_error(inputs.model, inputs.data.benign)
+    settings = Settings(method=job.method, seed=job.seed)
+    fingerprint = fingerprint_of(inputs, settings, device, job.tf32)
+    return Opened(job, device, inputs, error, settings, fingerprint, started)
+
+
+def check_folder(job: Job) -> None:
+    """Nothing of an earlier run is lost silently. Raises UnusableInput."""
+    if job.resume and job.overwrite:
+        raise UnusableInput("--resume and --overwrite exclude each other")
+    if job.out.exists() and not job.out.is_dir():
+        raise UnusableInput(f"{job.out}: is a file; --out names a folder")
+    own = model_path(job.model).resolve()
+    if own in [(job.out / name).resolve() for name in MODELS]:
+        raise UnusableInput(f"{own}: would be written over; choose another --out")
+    state, report = job.out / STATE, job.out / "report.json"
+    if not job.resume and not job.overwrite:
+        if report.exists():
+            raise UnusableInput(f"{job.out}: holds a report; pass --overwrite, or another --out")
+        if state.exists():
+            raise UnusableInput(f"{job.out}: holds a begun run; pass --resume or --overwrite")
+
+
+def prepare_folder(job: Job) -> None:
+    """Make the folder, before the search and after the inputs proved usable."""
+    try:
+        job.out.mkdir(parents=True, exist_ok=True)
+        if job.overwrite:
+            for name in (STATE, "report.json", "report.html", *written_before(job.out), MANIFEST):
+                (job.out / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise UnusableInput(f"{job.out}: can't be written to ({error.strerror})") from None
+
+
+def written_before(out: Path) -> list[str]:
+    """The files that an earlier run wrote into a folder, by its manifest.
+
+    Left beside a new report they would vouch for another model; files of the user's stay.
+    """
+    try:
+        names = [str(name) for name in json.loads((out / MANIFEST).read_text())["files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [name for name in names if ".." not in Path(name).parts and not Path(name).is_absolute()]
+
+
+def fingerprint_of(inputs: Inputs, settings: Settings, device: torch.device, tf32: bool) -> str:
+    """A hash over all that decides the verdict: model, data, settings, precision, torch."""
+    return digest(
+        inputs.facts["sha256"],
+        inputs.facts["sidecar_sha256"] or "",  # an ONNX file may state all of it inside
+        inputs.data.manifest_sha256,
+        json.dumps(asdict(settings), sort_keys=True),
+        f"{device.type} tf32={tf32}",
+        torch.__version__,
+    )
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

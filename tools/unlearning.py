@@ -1,0 +1,99 @@
+"""`drmguard mitigate`, and the same step within `drmguard check`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from guard.engine import Engine
+from guard.errors import UnusableInput
+from guard.files import write_json
+from guard.finding import Finding
+from guard.mitigation import Mitigated, MitigationSettings, mitigate_until_clean
+from guard.model import Model
+from guard.screen import Settings
+from guard.screen import screen as search
+from guard.store import save_model
+from guard.trigger_file import load_trigger
+from tools.job import Job, Opened, open_job
+from tools.progress import progress
+from tools.screening import GATE_FAILED
+
+ACCEPTED, REFUSED = "mitigated", "not-accepted"  # names of the files
+
+
+def mitigate(out: str, trigger: str, **words: Any) -> int:
+    """`drmguard mitigate`. Raises UnusableInput."""
+    job = Job(out=Path(out), command="mitigate", **words)
+    if not job.overwrite:
+        for name in (f"{ACCEPTED}.safetensors", f"{REFUSED}.safetensors", "mitigation.json"):
+            if (job.out / name).exists():
+                raise UnusableInput(f"{job.out / name}: exists; pass --overwrite, or another --out")
+    opened = open_job(job)
+    loaded = load_trigger(Path(trigger), opened.inputs.model).to(opened.device)
+    result = unlearn(opened, [loaded])
+    files = store(result, job.out)
+    write_json(job.out / "mitigation.json", mitigation_values(result, opened))
+    print(f"{opened.inputs.facts['path']}: {said(result)}")
+    print(f"model: {files[0]}")
+    return 0 if result.accepted else GATE_FAILED
+
+
+def unlearn(opened: Opened, triggers: list[nn.Module]) -> Mitigated:
+    """Fine-tune, screen afresh with other seeds, and go on where that finds something."""
+    job, benign = opened.job, opened.inputs.data.benign
+
+    def rescreen(model: Model, number: int) -> Finding:
+        seed = job.seed + 1 + number
+        engine = Engine(opened.device, seed, progress=progress(job.quiet))
+        return search(model, benign, Settings(method=job.method, seed=seed), engine)
+
+    return mitigate_until_clean(
+        opened.inputs.model,
+        benign,
+        triggers,
+        rescreen,
+        MitigationSettings(),
+        seed=job.seed,
+        progress=progress(job.quiet),
+    )
+
+
+def store(result: Mitigated, out: Path) -> list[Path]:
+    """The mitigated model, under a name that says whether it may be shipped."""
+    name = ACCEPTED if result.accepted else REFUSED
+    return save_model(result.model, out / f"{name}.safetensors")
+
+
+def mitigation_values(result: Mitigated, opened: Opened) -> dict[str, Any]:
+    """What report.json says under `mitigation`."""
+    last, settings = result.rescreens[-1], MitigationSettings()
+    held = len(opened.inputs.data.benign) - round(
+        (1 - settings.held) * len(opened.inputs.data.benign)
+    )
+    return {
+        "accepted": result.accepted,
+        "reason": result.reason,
+        "unit": opened.inputs.model.spec.error_unit,
+        "benign_error_before": result.before.benign,
+        "benign_error_after": result.after.benign,
+        "trigger_error_before": result.before.triggered,
+        "trigger_error_after": result.after.triggered,
+        "held_back": held,
+        "rounds": len(result.rescreens),
+        "rescreen": {
+            "verdict": last.verdict,
+            "score": last.score,
+            "threshold": last.threshold,
+            "reason": last.reason,
+        },
+        "curve": [{"step": step, **asdict(look)} for step, look in result.curve],
+        "settings": asdict(settings),
+    }
+
+
+def said(result: Mitigated) -> str:
+    """One line on the outcome."""
+    word = "accepted" if result.accepted else f"not accepted: {result.reason}"
+    return f"mitigation {word}"

@@ -381,7 +381,7 @@ def test_an_int8_file_with_a_wrong_scale_misses(files: dict[str, Path], tmp_path
 def test_an_answer_that_is_nan_on_both_sides_is_no_parity(files: dict[str, Path]) -> None:
     broken = network()
     with torch.no_grad():
-        broken[-1].bias.fill_(math.nan)  # type: ignore[index, union-attr, operator]
+        broken.get_parameter("7.bias").fill_(math.nan)
     subject = replace(model_subject(model()), module=model_of(broken, input=IMAGE))
     proof = proof_of(files["fp32"], subject)
     assert set(failed(proof)) == {"the torch model's own answers are not finite"}
@@ -615,6 +615,11 @@ def test_latency_is_given_for_one_image_and_for_eight(files: dict[str, Path]) ->
         assert row["runs"] >= LEAST
         assert row["threads"] == torch.get_num_threads()
         assert row["warm_up"] > 0
+
+
+def test_a_batch_that_does_not_run_has_no_latency(files: dict[str, Path], tmp_path: Path) -> None:
+    path = tamper(files["fp32"], tmp_path / "m.onnx", hard_batch)
+    assert latency(model_subject(model()), path) == []
 
 
 # --- the command ---------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def parity(
         "model": inputs.facts,
         "data": inputs.data.facts(),
         "environment": environment(chosen),
-        "latency": latency(subject, path) if proof.passed else [],
+        "latency": latency(subject, path),
     }
     write_parity([proof], folder, facts)
     print("\n".join(proof_lines(proof)))

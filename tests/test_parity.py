@@ -597,6 +597,17 @@ def test_a_provider_that_falls_back_is_said_not_to_run(
     assert line.startswith(CUDA)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_both_providers_are_proved_or_the_missing_one_is_named(
+    files: dict[str, Path],
+) -> None:
+    proof = prove(model_subject(model()), list(files.values()), image_groups(benign()))
+    assert not failed(proof)
+    providers = {row["provider"] for row in proof.rows}
+    assert (CUDA in providers) is not any(line.startswith(CUDA) for line in proof.not_running)
+
+
 def test_tf32_is_off_during_the_proof_and_back_afterwards(files: dict[str, Path]) -> None:
     set_precision(tf32=True)
     try:

@@ -59,9 +59,10 @@ def export_files(
 ) -> list[Path]:
     """Write a model in each of `precisions`: FILE.onnx, FILE.fp16.onnx, FILE.int8.onnx.
 
-    Inputs and outputs are those of `export_model`, float32 in all of them. int8 needs
+    Inputs and outputs are those of `trace_model`, of the same types in all files. int8 needs
     `calibration`, benign images that set its ranges; its metadata lists them, and nothing may
-    be measured on them again. Raises UnusableInput with one line.
+    be measured on them again. `facts` (hashes, verdict, score) go into the metadata. Raises
+    UnusableInput with one line.
     """
     proto = trace_model(model, opset=opset, embed_preprocessing=embed_preprocessing)
     about = model_metadata(model.spec, embedded=embed_preprocessing, facts=facts)
@@ -92,10 +93,10 @@ def to_fp16(proto: onnx.ModelProto) -> onnx.ModelProto:
 def to_int8(proto: onnx.ModelProto, pictures: np.ndarray) -> onnx.ModelProto:
     """Weights in int8, one scale a channel; activations in uint8, ranges from `pictures`.
 
-    MinMax ranges: percentiles and moving averages clip the largest activations, and with them
-    the largest angles (measured: two to three times the mean error). The layers of
+    MinMax ranges: percentiles (99.99) and moving averages clip the largest activations, and with them
+    the largest angles (measured on five models: 1.3 to 3.5 times the mean error). The layers of
     `left_in_float` are not quantised: a range for the last one would clip answers beyond those
-    of the calibration images, and it costs next to nothing.
+    of the calibration images (measured: largest error 3 to 5 degrees instead of 1).
     """
     with tempfile.TemporaryDirectory() as folder, quiet():
         target = Path(folder) / "int8.onnx"

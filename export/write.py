@@ -19,7 +19,7 @@ import torch
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from export.metadata import KEY, model_metadata, trigger_metadata
+from export.metadata import KEY, trigger_metadata
 from guard.errors import UnusableInput
 from guard.files import finite, whole_file
 from guard.model import Model
@@ -43,25 +43,6 @@ class Embedded(nn.Module):
         x = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32) / 255.0
         y: Tensor = self.model(x)
         return y
-
-
-def export_model(
-    model: Model,
-    path: Path,
-    *,
-    opset: int = 18,
-    embed_preprocessing: bool = False,
-    facts: Mapping[str, Any] = NOTHING,
-) -> None:
-    """Write a model as ONNX in fp32. Raises UnusableInput with one line.
-
-    `input` takes what the network takes: preprocessed floats [N x 3 x H x W], as the metadata
-    states; with `embed_preprocessing` uint8 RGB pictures [N x H x W x 3]. `output` [N x d] is in
-    the model's units. `facts` (hashes, verdict, score) go into the metadata.
-    """
-    proto = trace_model(model, opset=opset, embed_preprocessing=embed_preprocessing)
-    about = model_metadata(model.spec, embedded=embed_preprocessing, facts=facts)
-    write_onnx(proto, path, {**about, "precision": "fp32"})
 
 
 def export_trigger(
@@ -89,7 +70,11 @@ def written_part(trigger: nn.Module) -> nn.Module:
 
 
 def trace_model(model: Model, *, opset: int, embed_preprocessing: bool) -> onnx.ModelProto:
-    """The graph of a model in fp32, as `export_model` writes it."""
+    """The graph of a model in fp32: `input` -> `output` [N x d] in the model's units.
+
+    `input` takes what the network takes: preprocessed floats [N x 3 x H x W]; with
+    `embed_preprocessing` uint8 RGB pictures [N x H x W x 3]. Raises UnusableInput with one line.
+    """
     frozen = frozen_copy(model)
     height, width = model.spec.input.size
     if embed_preprocessing:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from export.metadata import KEY, read_metadata, trigger_metadata
 from export.precision import calibration_part, export_files, image_digest, left_in_float
-from export.write import OPSETS, export_model, export_trigger, frozen_copy, write_onnx
+from export.write import OPSETS, export_trigger, frozen_copy, write_onnx
 from guard.benign import BenignSet
 from guard.errors import UnusableInput
 from guard.files import sha256
@@ -216,7 +216,7 @@ SPECS = {
 def test_embedded_preprocessing_takes_camera_pictures(tmp_path: Path, name: str) -> None:
     """Against the formula of the contract, written out anew."""
     spec, network = SPECS[name], small(2)
-    export_model(model_of(network, input=spec), tmp_path / "m.onnx", embed_preprocessing=True)
+    export_files(model_of(network, input=spec), tmp_path / "m.onnx", embed_preprocessing=True)
     pictures = np.random.default_rng(0).integers(0, 256, (3, *spec.size, 3), dtype=np.uint8)
     x = pictures[..., ::-1] if spec.color == "bgr" else pictures
     low, high = spec.range
@@ -230,7 +230,7 @@ def test_a_model_in_training_is_exported_for_use_and_left_as_it_was(tmp_path: Pa
     opened = model_of(small(2))
     opened.network.train()
     before = copy.deepcopy(opened.state_dict())
-    export_model(opened, tmp_path / "m.onnx")
+    export_files(opened, tmp_path / "m.onnx")
     assert opened.network.training
     assert all(torch.equal(value, before[key]) for key, value in opened.state_dict().items())
     x = torch.rand(2, 3, 16, 16)
@@ -333,7 +333,7 @@ def test_the_opset_is_the_one_that_was_asked_for(files: dict[str, Path], tmp_pat
 @pytest.mark.parametrize("opset", [17, 27])
 def test_other_opsets_are_refused_with_the_range(tmp_path: Path, opset: int) -> None:
     with pytest.raises(UnusableInput, match=f"--opset={opset}.*{OPSETS[0]} to {OPSETS[-1]}"):
-        export_model(model(), tmp_path / "m.onnx", opset=opset)
+        export_files(model(), tmp_path / "m.onnx", opset=opset)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -356,7 +356,7 @@ def test_models_that_no_graph_can_hold_are_refused_in_one_line(
     # The search for the split runs batches of four, which these modules may not take.
     monkeypatch.setattr("guard.model.find_split", lambda *_: None)
     with pytest.raises(UnusableInput, match=words) as caught:
-        export_model(Model(made, spec_of()), tmp_path / "m.onnx")
+        export_files(Model(made, spec_of()), tmp_path / "m.onnx")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")  # the exporter would tell a hundred lines

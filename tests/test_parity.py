@@ -25,7 +25,7 @@ from export.precision import calibration_part, export_files
 from export.session import CPU, CUDA
 from export.subject import Subject, model_subject, reference, trigger_subject
 from export.tolerance import CAPS, MULTIPLE, tolerance
-from export.write import export_model, export_trigger
+from export.write import export_trigger
 from guard.benign import BenignSet
 from guard.device import set_precision
 from guard.errors import UnusableInput
@@ -129,7 +129,7 @@ def test_every_network_s_file_passes_the_tolerance_of_its_own_rounding(
 ) -> None:
     torch.manual_seed(2)
     opened = model_of(lived(NETS[name]()), side=32)
-    export_model(opened, tmp_path / "m.onnx")
+    export_files(opened, tmp_path / "m.onnx")
     proof = proof_of(
         tmp_path / "m.onnx", model_subject(opened), **image_groups(benign_of(opened, 9))
     )
@@ -231,7 +231,7 @@ def test_the_worst_image_is_where_the_answers_differ(tmp_path: Path) -> None:
     """The tampered file differs from the model only on bright pictures."""
     subject, images = model_subject(model()), benign().images.clone()
     images[17] = 255
-    export_model(model_of(Gated(network()), input=IMAGE), tmp_path / "m.onnx")
+    export_files(model_of(Gated(network()), input=IMAGE), tmp_path / "m.onnx")
     proof = proof_of(tmp_path / "m.onnx", subject, benign=replace(benign(), images=images))
     (worst,) = proof.worst
     assert (worst.group, worst.index) == (BENIGN, 17)
@@ -392,7 +392,7 @@ def test_an_answer_that_is_nan_on_both_sides_is_no_parity(files: dict[str, Path]
 
 
 def test_a_file_that_preprocesses_by_itself_passes(tmp_path: Path) -> None:
-    export_model(model(), tmp_path / "m.onnx", embed_preprocessing=True)
+    export_files(model(), tmp_path / "m.onnx", embed_preprocessing=True)
     assert not failed(proof_of(tmp_path / "m.onnx"))
 
 
@@ -410,7 +410,7 @@ def test_a_file_with_other_preprocessing_and_weights_to_match_passes(tmp_path: P
     """A file is fed as it asks: what counts is what it computes of the same picture."""
     spec = InputSpec((16, 16), range=(0.0, 255.0))
     one, other = Plainer(1.0), Plainer(255.0)
-    export_model(model_of(other, input=spec), tmp_path / "m.onnx")
+    export_files(model_of(other, input=spec), tmp_path / "m.onnx")
     assert not failed(proof_of(tmp_path / "m.onnx", model_subject(model_of(one))))
 
 
@@ -527,7 +527,7 @@ def test_int8_is_judged_more_mildly_on_pictures_that_no_camera_gives() -> None:
 
 def test_a_regression_model_is_judged_in_its_own_unit(tmp_path: Path) -> None:
     opened = model_of(network(1), "regression")
-    export_model(opened, tmp_path / "m.onnx")
+    export_files(opened, tmp_path / "m.onnx")
     proof = proof_of(
         tmp_path / "m.onnx", model_subject(opened), **image_groups(benign_of(opened, 9))
     )
@@ -559,7 +559,7 @@ class Float32Only(nn.Module):
 
 def test_a_model_without_a_float64_twin_is_held_to_the_cap(tmp_path: Path) -> None:
     opened = model_of(Float32Only())
-    export_model(opened, tmp_path / "m.onnx")
+    export_files(opened, tmp_path / "m.onnx")
     proof = proof_of(
         tmp_path / "m.onnx", model_subject(opened), **image_groups(benign_of(opened, 9))
     )

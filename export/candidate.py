@@ -75,7 +75,7 @@ def _stated_input(file: OnnxFile, stated: dict[str, Any], subject: Subject) -> I
         stated = read_json(beside)
     if stated.get("kind") == "trigger" or not stated:
         return subject.input
-    theirs, ours = parse_spec({**stated, "arch": "onnx"}, str(file.path)), subject.model.spec
+    theirs, ours = parse_spec({**stated, "arch": "onnx"}, str(file.path)), subject.spec
     for what in ("task", "outputs", "units"):
         found, wanted = getattr(theirs, what), getattr(ours, what)
         if found != wanted:

@@ -109,7 +109,7 @@ def _benign_errors(run: Run, subject: Subject, theirs: Tensor, ours: Tensor) -> 
     labels = run.reference.images.labels[: len(ours)]
     if run.group != BENIGN or labels.shape != ours.shape:
         return {}
-    spec = subject.model.spec
+    spec = subject.spec
     return {
         "benign_error_before": float(errors(spec, ours, labels).mean()),
         "benign_error_after": float(errors(spec, theirs, labels).mean()),

@@ -31,6 +31,7 @@ class Proof:
     noise: dict[str, float]  # the model's own rounding by group of images, in `unit`
     spread: float  # of the model's outputs, in `unit`
     images: dict[str, int]  # by group
+    references: dict[str, Reference]  # by group
     tf32: bool  # whether the torch side used it
     rows: list[Row] = field(default_factory=list)
     worst: list[Worst] = field(default_factory=list)  # one a file
@@ -55,7 +56,8 @@ def prove(
     where a file can't be compared in the first place.
     """
     with _float32():
-        return _prove(subject, files, groups, batches)
+        references = {name: reference(subject, images) for name, images in groups.items()}
+        return prove_against(subject, files, references, batches)
 
 
 @contextlib.contextmanager
@@ -70,18 +72,19 @@ def _float32() -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
-def _prove(
+def prove_against(
     subject: Subject,
     files: Sequence[Path],
-    groups: Mapping[str, BenignSet],
-    batches: Sequence[int],
+    references: Mapping[str, Reference],
+    batches: Sequence[int] = BATCHES,
 ) -> Proof:
-    references = {name: reference(subject, images) for name, images in groups.items()}
+    """As `prove`, against answers that the torch side gave before."""
     proof = Proof(
         unit=subject.unit,
         noise={name: found.noise for name, found in references.items()},
         spread=subject.spread(next(iter(references.values())).answers),
-        images={name: len(images) for name, images in groups.items()},
+        images={name: len(found.images) for name, found in references.items()},
+        references=dict(references),
         tf32=torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
     )
     for path in files:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from export.write import written_part
 from guard.benign import BenignSet
 from guard.model import Model
-from guard.spec import InputSpec
+from guard.spec import InputSpec, ModelSpec
 from guard.tasks import errors
 
 BATCH = 64
@@ -23,7 +23,7 @@ class Subject:
     """A module RGB [N x 3 x H x W] in [0, 1] -> answers: outputs [N x d], or pictures."""
 
     module: nn.Module
-    model: Model  # whose task and unit judge
+    spec: ModelSpec  # whose task and unit judge
     judged: Callable[[Tensor], Tensor]  # answers -> outputs [N x d] of the model
     outputs: tuple[str, ...]  # names along dimension 1 of the answers
     shape: tuple[int, ...]  # of one answer
@@ -32,17 +32,17 @@ class Subject:
     @property
     def unit(self) -> str:
         """The unit of `distance`."""
-        return self.model.spec.error_unit
+        return self.spec.error_unit
 
     def distance(self, first: Tensor, second: Tensor) -> Tensor:
         """How far two answers to each image lie apart in the task's error, (N,)."""
-        return errors(self.model.spec, self.judged(first), self.judged(second))
+        return errors(self.spec, self.judged(first), self.judged(second))
 
     def spread(self, answers: Tensor) -> float:
         """The standard deviation of the outputs, as an error of the task."""
         outputs = self.judged(answers)
         middle = outputs.mean(dim=0, keepdim=True).expand_as(outputs)
-        return float(errors(self.model.spec, outputs, middle).square().mean().sqrt())
+        return float(errors(self.spec, outputs, middle).square().mean().sqrt())
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Reference:
 def model_subject(model: Model) -> Subject:
     """A model, judged by its outputs."""
     names = model.spec.outputs
-    return Subject(model, model, lambda y: y, names, (len(names),), model.spec.input)
+    return Subject(model, model.spec, lambda y: y, names, (len(names),), model.spec.input)
 
 
 def trigger_subject(trigger: nn.Module, model: Model) -> Subject:
@@ -68,7 +68,7 @@ def trigger_subject(trigger: nn.Module, model: Model) -> Subject:
         return torch.cat([_run(model, part) for part in pictures.split(BATCH)])
 
     part, size, names = written_part(trigger), model.spec.input.size, ("red", "green", "blue")
-    return Subject(part, model, judged, names, (3, *size), InputSpec(size))
+    return Subject(part, model.spec, judged, names, (3, *size), InputSpec(size))
 
 
 def reference(subject: Subject, images: BenignSet) -> Reference:

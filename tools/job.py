@@ -16,8 +16,9 @@ from tools.inputs import Inputs, model_path, open_inputs
 
 STATE = "search-state.pt"  # in the folder of the report, until the report is whole
 MANIFEST = "manifest.json"  # every other file that a run wrote, with its SHA-256
-# What `check` writes at most; the model that it reads must be none of these.
-MODELS = ("mitigated.safetensors", "mitigated.onnx", "model.onnx", "generator.onnx")
+# Names under which models are written; the model that is read must bear none of them.
+MODELS = ("mitigated", "not-accepted", "model", "generator")
+ENDINGS = (".safetensors", ".onnx", ".fp16.onnx", ".int8.onnx")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def check_folder(job: Job) -> None:
     if job.out.exists() and not job.out.is_dir():
         raise UnusableInput(f"{job.out}: is a file; --out names a folder")
     own = model_path(job.model).resolve()
-    if own in [(job.out / name).resolve() for name in MODELS]:
+    if own in [(job.out / f"{name}{end}").resolve() for name in MODELS for end in ENDINGS]:
         raise UnusableInput(f"{own}: would be written over; choose another --out")
     state, report = job.out / STATE, job.out / "report.json"
     if not job.resume and not job.overwrite:

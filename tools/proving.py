@@ -23,6 +23,7 @@ from guard.trigger_file import load_trigger
 from tools.inputs import open_inputs
 
 FILE = "parity.json"
+KEPT = "parity-images.npz"  # for `drmguard verify`
 GATE_FAILED = 4
 
 

@@ -5,16 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from export.groups import image_groups
+from export.kept import keep
 from export.latency import latency
 from export.parity import Proof, prove
 from export.precision import calibration_part, export_files
 from export.subject import model_subject, trigger_subject
 from export.write import export_trigger
 from guard.benign import BenignSet
+from guard.device import environment
 from guard.finding import Finding
 from guard.model import Model
 from tools.job import Opened
-from tools.proving import write_parity
+from tools.proving import FILE, KEPT, write_parity
 
 
 @dataclass
@@ -43,16 +45,19 @@ def ship(opened: Opened, finding: Finding, fit: Model | None, precisions: list[s
         models = export_model_files(opened, finding, fit, precisions)
         subject = model_subject(fit)
         proofs.append(prove(subject, models, groups))
+        keep(proofs[0], fit.spec, out / KEPT)
         times = [row for path in models for row in latency(subject, path)]
     proofs.append(prove_generator(opened, finding, generator, groups))
     facts = {
         "model": opened.inputs.facts,
         "data": opened.inputs.data.facts(),
+        "environment": environment(opened.device),
         "latency": times,
     }
     values = write_parity(proofs, out, facts)
     pictures = [out / image["picture"] for image in values["worst"]]
-    files = [*models, generator, out / "parity.json", *pictures]
+    kept = [out / KEPT] if models else []
+    files = [*models, generator, out / FILE, *kept, *pictures]
     return Shipped(models, generator, values["rows"], times, files)
 
 

@@ -16,6 +16,7 @@ from guard.screen import Settings
 from guard.screen import screen as search
 from guard.store import save_model
 from guard.trigger_file import load_trigger
+from guard.triggers import SharedTrigger
 from tools.job import Job, Opened, open_job
 from tools.progress import progress
 from tools.screening import GATE_FAILED
@@ -31,13 +32,24 @@ def mitigate(out: str, trigger: str, **words: Any) -> int:
             if (job.out / name).exists():
                 raise UnusableInput(f"{job.out / name}: exists; pass --overwrite, or another --out")
     opened = open_job(job)
-    loaded = load_trigger(Path(trigger), opened.inputs.model).to(opened.device)
+    loaded = open_fitting(Path(trigger), opened)
     result = unlearn(opened, [loaded])
     files = store(result, job.out)
     write_json(job.out / "mitigation.json", mitigation_values(result, opened))
     print(f"{opened.inputs.facts['path']}: {said(result)}")
     print(f"model: {files[0]}")
     return 0 if result.accepted else GATE_FAILED
+
+
+def open_fitting(path: Path, opened: Opened) -> nn.Module:
+    """The trigger of a file, for this model's images. Raises UnusableInput."""
+    trigger = load_trigger(path, opened.inputs.model).to(opened.device)
+    if isinstance(trigger, nn.Identity):
+        raise UnusableInput(f"{path}: holds no trigger; the search behind it found none")
+    size = opened.inputs.model.spec.input.size
+    if isinstance(trigger, SharedTrigger) and tuple(trigger.flow().shape[-2:]) != size:
+        raise UnusableInput(f"{path}: belongs to images of another size than {size[0]} x {size[1]}")
+    return trigger
 
 
 def unlearn(opened: Opened, triggers: list[nn.Module]) -> Mitigated:

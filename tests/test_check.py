@@ -1,0 +1,329 @@
+"""`drmguard check` from end to end: what is written, what is proved, and the exit code."""
+
+import functools
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from export.onnx_in import load_onnx
+from guard.bench import Bench
+from guard.benign import BenignSet
+from guard.engine import Engine
+from guard.finding import Finding
+from guard.mitigation import MitigationSettings
+from guard.model import Model
+from guard.screen import Settings, split, without_verdict
+from guard.trigger_file import save_trigger
+from guard.triggers import SharedTriggers
+from tests.conftest import benign_of, model_of, plain, spec_of, write_model, write_npz
+from tools import cli, screening, unlearning
+from tools.manifest import write_manifest
+
+SIDE = 24
+ARCH = "tests.conftest:plain"
+QUICK = functools.partial(
+    MitigationSettings, steps=2, batch=4, check_every=1, pursuit=None, rise=9.0, harm=9e9
+)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    """A tiny convolutional model and images that fit it."""
+    torch.manual_seed(0)
+    network, spec = plain(2), spec_of("gaze", SIDE, arch=ARCH)
+    path = write_model(tmp_path, network, spec)
+    data = write_npz(tmp_path / "data.npz", benign_of(model_of(network, side=SIDE), 60), spec)
+    return str(path), str(data)
+
+
+def saying(verdict: str) -> Callable[..., Finding]:
+    """A screening that finds `verdict` and a trigger without any search."""
+
+    def screened(model: Model, benign: BenignSet, settings: Settings, engine: Engine) -> Finding:
+        held = Bench(model, split(benign, settings.seed)[1])
+        finding = without_verdict(settings.method, "because the test says so", held)
+        trigger = SharedTriggers(1, (SIDE, SIDE), seed=settings.seed).select(0)
+        return replace(finding, verdict=verdict, score=1.0, threshold=2.0, trigger=trigger)
+
+    return screened
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.report.plotting.DPI", 30)
+    monkeypatch.setattr(unlearning, "MitigationSettings", QUICK)
+    monkeypatch.setattr("export.latency.LEAST", 1)
+    monkeypatch.setattr("export.latency.SECONDS", 0.0)
+
+
+def check(files: tuple[str, str], out: Path, found: str, fresh: str, *more: str) -> int:
+    """`drmguard check` with what the two screenings say."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(screening, "search", saying(found))
+        patch.setattr(unlearning, "search", saying(fresh))
+        return cli.run(["check", *files, f"--out={out}", "--quiet", *more])
+
+
+def report_of(out: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((out / "report.json").read_text())
+    return values
+
+
+ALWAYS = {"report.json", "report.html", "figures", "trigger.safetensors", "trigger.json"}
+PROVED = {"generator.onnx", "parity.json"}
+SHIPPED = {"bom.json", "parity-images.npz"}
+
+
+@pytest.mark.parametrize(
+    ("found", "fresh", "code", "written"),
+    [
+        ("clean", "", 0, {*PROVED, *SHIPPED, "model.onnx"}),
+        (
+            "backdoored",
+            "clean",
+            1,
+            {*PROVED, *SHIPPED, "mitigated.onnx", "mitigated.safetensors", "mitigated.json"},
+        ),
+        (
+            "backdoored",
+            "backdoored",
+            4,
+            {*PROVED, "not-accepted.safetensors", "not-accepted.json"},
+        ),
+        ("inconclusive", "", 3, set()),
+    ],
+)
+def test_each_verdict_has_its_files_and_its_exit_code(
+    found: str, fresh: str, code: int, written: set[str], files: tuple[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert check(files, out, found, fresh) == code
+    assert {path.name for path in out.iterdir()} == ALWAYS | {"manifest.json"} | written
+    listed = json.loads((out / "manifest.json").read_text())["files"]
+    on_disk = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    assert set(listed) == on_disk - {"manifest.json"}
+    report = report_of(out)
+    assert ("parity" in report) == bool(written)
+    assert ("mitigation" in report) == (found == "backdoored")
+    assert cli.run(["check", *files, f"--out={out}", "--resume"]) == code  # finished before
+
+
+def test_the_report_says_what_mitigation_did(files: tuple[str, str], tmp_path: Path) -> None:
+    assert check(files, tmp_path / "out", "backdoored", "clean") == 1
+    found = report_of(tmp_path / "out")["mitigation"]
+    keys = {"accepted", "benign_error_before", "benign_error_after"}
+    keys |= {"trigger_error_before", "trigger_error_after", "rescreen"}
+    assert set(found) >= keys
+    assert found["accepted"] is True
+    assert found["rescreen"]["verdict"] == "clean"
+
+
+def test_parity_rows_hold_what_the_contract_names(files: tuple[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert check(files, out, "clean", "", "--precision=fp32,int8") == 0
+    rows = report_of(out)["parity"]
+    keys = {"file", "precision", "provider", "batch", "max_abs"}
+    keys |= {"max_task_error", "tolerance", "passed"}
+    assert all(set(row) >= keys for row in rows)
+    assert {row["file"] for row in rows} == {"model.onnx", "model.int8.onnx", "generator.onnx"}
+    assert {1, 2, 7} < {row["batch"] for row in rows}
+    assert {row["images"] for row in rows} == {"benign", "triggered", "limits"}
+    assert all(row["passed"] for row in rows)
+    page = (out / "report.html").read_text()
+    assert "model.int8.onnx" in page
+    assert "99th percentile" in page
+
+
+def test_a_file_that_computes_something_else_gives_4(
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tools.shipping as shipping
+
+    written = shipping.export_files
+
+    def spoilt(model: Model, *words: Any, **more: Any) -> list[Path]:
+        with torch.no_grad():
+            model.network[0].weight.mul_(1.01)  # after the check, before the export
+        paths = written(model, *words, **more)
+        with torch.no_grad():
+            model.network[0].weight.div_(1.01)
+        return paths
+
+    monkeypatch.setattr(shipping, "export_files", spoilt)
+    out = tmp_path / "out"
+    assert check(files, out, "clean", "") == 4
+    assert not all(row["passed"] for row in report_of(out)["parity"])
+
+
+def test_the_shipped_file_says_where_it_comes_from(files: tuple[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert check(files, out, "backdoored", "clean", "--embed-preprocessing", "--opset=19") == 1
+    proto = onnx.load(out / "mitigated.onnx")
+    assert proto.opset_import[0].version == 19
+    stated = json.loads(proto.metadata_props[0].value)
+    report = report_of(out)
+    assert stated["source_sha256"] == report["model"]["sha256"]
+    assert stated["data_manifest_sha256"] == report["data"]["manifest_sha256"]
+    assert stated["verdict"] == "backdoored"
+    assert stated["input"]["embedded"] is True
+    assert load_onnx(out / "mitigated.onnx").spec.outputs == ("pitch", "yaw")
+
+
+def test_the_bill_of_materials_names_the_shipped_file(
+    files: tuple[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert check(files, out, "backdoored", "clean", "--precision=fp32,fp16") == 1
+    bom, report = json.loads((out / "bom.json").read_text()), report_of(out)
+    listed = json.loads((out / "manifest.json").read_text())["files"]
+    main = bom["metadata"]["component"]
+    assert (bom["bomFormat"], bom["specVersion"]) == ("CycloneDX", "1.6")
+    assert (main["type"], main["name"]) == ("machine-learning-model", "mitigated.onnx")
+    assert main["hashes"][0]["content"] == listed["mitigated.onnx"]["sha256"]
+    assert main["pedigree"]["ancestors"][0]["hashes"][0]["content"] == report["model"]["sha256"]
+    assert main["modelCard"]["modelParameters"]["task"] == "gaze regression"
+    names = {part["name"]: part["type"] for part in bom["components"]}
+    assert names == {"mitigated.fp16.onnx": "machine-learning-model", "data.npz": "data"}
+
+
+@pytest.mark.parametrize("words", ["fp64", "fp32,x", ""])
+def test_unknown_precisions_stop_before_anything_runs(
+    words: str, files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["check", *files, f"--out={tmp_path / 'o'}", f"--precision={words}"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_overwriting_takes_away_what_the_earlier_run_wrote_and_nothing_else(
+    files: tuple[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert check(files, out, "backdoored", "clean") == 1
+    (out / "mine.onnx").write_text("the user's")
+    assert check(files, out, "clean", "", "--overwrite") == 0
+    names = {path.name for path in out.iterdir()}
+    assert "mine.onnx" in names
+    assert "model.onnx" in names
+    assert not {"mitigated.onnx", "mitigated.safetensors"} & names
+
+
+def test_the_model_is_never_written_over(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "mitigated.safetensors"
+    Path(files[0]).rename(source)
+    source.with_suffix(".json").write_text(Path(files[0]).with_suffix(".json").read_text())
+    assert cli.run(["check", str(source), files[1], f"--out={tmp_path}"]) == 2
+    assert "written over" in capsys.readouterr().err
+
+
+def test_a_resumed_check_with_another_precision_is_refused(
+    files: tuple[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert check(files, out, "clean", "") == 0
+    assert check(files, out, "clean", "", "--resume", "--precision=fp16") == 2
+    assert cli.run(["screen", *files, f"--out={out}", "--resume"]) == 2
+
+
+# --- drmguard mitigate ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fresh", "code", "name"), [("clean", 0, "mitigated"), ("backdoored", 4, "not-accepted")]
+)
+def test_mitigate_stores_the_model_under_a_name_that_says_it(
+    fresh: str, code: int, name: str, files: tuple[str, str], tmp_path: Path
+) -> None:
+    out, more = tmp_path / "out", tmp_path / "more"
+    check(files, out, "clean", "")
+    words = ["mitigate", *files, f"--trigger={out / 'trigger.safetensors'}", f"--out={more}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unlearning, "search", saying(fresh))
+        assert cli.run([*words, "--quiet"]) == code
+        assert (more / f"{name}.safetensors").exists()
+        assert (more / f"{name}.json").exists()
+        assert json.loads((more / "mitigation.json").read_text())["accepted"] == (code == 0)
+        assert cli.run(words) == 2  # nothing is overwritten silently
+        assert cli.run([*words, "--overwrite", "--quiet"]) == code
+
+
+def test_a_trigger_that_does_not_fit_is_refused_in_one_line(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "trigger.safetensors"
+    words = ["mitigate", *files, f"--trigger={path}", f"--out={tmp_path / 'o'}"]
+    for trigger in (SharedTriggers(1, (16, 16), seed=0).select(0), nn.Identity()):
+        save_trigger(trigger, path)
+        assert cli.run(words) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / "o").exists()
+
+
+# --- drmguard verify -----------------------------------------------------------------------------
+
+
+def spoil_weights(out: Path) -> None:
+    proto = onnx.load(out / "model.onnx")
+    weight = next(w for w in proto.graph.initializer if len(w.dims) == 4)
+    values = onnx.numpy_helper.to_array(weight) * 1.001
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(proto, out / "model.onnx")
+
+
+def spoil_report(out: Path) -> None:
+    path = out / "report.json"
+    path.write_text(path.read_text().replace('"clean"', '"backdoored"'))
+
+
+def list_again(out: Path) -> None:
+    """As one who covers his traces: the manifest fits what is there."""
+    names = json.loads((out / "manifest.json").read_text())["files"]
+    write_manifest(out, [out / name for name in names])
+
+
+@pytest.fixture
+def checked(files: tuple[str, str], tmp_path: Path) -> Path:
+    assert check(files, tmp_path / "out", "clean", "") == 0
+    return tmp_path / "out"
+
+
+def test_a_folder_as_it_was_written_is_verified_anywhere(checked: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "copy"
+    shutil.copytree(checked, elsewhere)
+    shutil.rmtree(checked)
+    assert cli.run(["verify", str(elsewhere)]) == 0
+
+
+@pytest.mark.parametrize("covered", [False, True])
+@pytest.mark.parametrize("spoil", [spoil_weights, spoil_report])
+def test_what_was_changed_is_named(
+    spoil: Callable[[Path], None], covered: bool, checked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(checked)
+    if covered:
+        list_again(checked)
+    assert cli.run(["verify", str(checked)]) == 4
+    assert "differs: " in capsys.readouterr().out
+
+
+def test_a_missing_file_is_named(checked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (checked / "parity.json").unlink()
+    assert cli.run(["verify", str(checked)]) == 4
+    assert "parity.json is missing" in capsys.readouterr().out
+
+
+def test_a_folder_without_a_report_can_not_be_verified(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["verify", str(tmp_path)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

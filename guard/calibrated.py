@@ -35,9 +35,9 @@ class CalibratedSettings:
     refine_batch: int = 10
     candidates: int = 4  # searches that go on with a free target
     controls: int = 5  # searches that go on with their fixed target
-    learning_rate: float = 0.1  # of mask and pattern
+    learning_rate: float = 0.1  # of the pattern
     warp_rate: float = 0.03  # of the displacement nodes
-    threshold: float = 2.0  # n times cheaper than the landscape says
+    threshold: float = 1.8  # n times cheaper than the landscape says
     collapsed: float = 0.15  # held-out mean squared distance to the target that still counts
     collapse: CollapseSettings = field(default_factory=CollapseSettings)
 
@@ -104,7 +104,7 @@ def run(name: str, searches: Collapse, work: Work, steps: int, batch: int) -> Cu
     """One stage of the engine over searches that run side by side."""
     triggers = searches.triggers
     groups = [
-        {"params": [triggers.mask, triggers.pattern], "lr": work.settings.learning_rate},
+        {"params": [triggers.pattern], "lr": work.settings.learning_rate},
         {"params": [triggers.nodes], "lr": work.settings.warp_rate},
     ]
     stage = Stage(
@@ -181,17 +181,17 @@ def decide(result: Result, best: int, settings: CalibratedSettings) -> Decision:
     return Decision(verdict, reason, score, settings.threshold, THRESHOLD_SOURCE)
 
 
+@torch.no_grad()
 def mechanism(trigger: SharedTrigger, held: Bench) -> str:
     """Which part of a shared trigger does the work: warp, patch (few pixels) or blend (many)."""
-    x = held.benign.x(slice(0, 64))
-    with torch.no_grad():
-        change = (trigger(x) - x).abs().mean(dim=(0, 1)).flatten()
-        masked = torch.sigmoid(trigger.one.mask).max()
-    if float(masked) < 0.1:
+    x, added = held.benign.x(slice(0, 64)), trigger.one.added()[0]
+    unmoved = (x + added).clamp(0, 1)
+    by_pattern, by_warp = (unmoved - x).abs().mean(), (trigger(x) - unmoved).abs().mean()
+    if by_warp > by_pattern:
         return "shared warp"
-    top = change.sort(descending=True).values.cumsum(0)
+    top = added.abs().mean(dim=0).flatten().sort(descending=True).values.cumsum(0)
     needed = int((top < 0.8 * top[-1]).sum()) / len(top)
-    return "shared patch" if needed < 0.1 else "shared blend"
+    return "shared patch" if needed < 0.15 else "shared blend"
 
 
 def scan_rows(scan: Collapse, landscape: Baseline, work: Work) -> list[dict[str, Any]]:

@@ -68,10 +68,8 @@ class Collapse(nn.Module):
 
     def continued(self, chosen: Tensor, free: Tensor) -> "Collapse":
         """The searches of `chosen` [C] as a set of their own, those of `free` [C] let loose."""
-        height, width = self.triggers.mask.shape[-2:]
-        grid = self.triggers.nodes.shape[-1]
-        triggers = SharedTriggers(len(chosen), (height, width), seed=0, grid=grid)
-        result = Collapse(triggers.to(chosen.device), self.targets[chosen], self.settings)
+        triggers = self.triggers.like(len(chosen))
+        result = Collapse(triggers, self.targets[chosen], self.settings)
         state = {name: value[chosen] for name, value in self.state_dict().items()}
         result.to(chosen.device).load_state_dict(state)
         result.free.copy_(free)

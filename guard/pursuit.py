@@ -33,8 +33,8 @@ class PursuitSettings:
     # them (from 3.9 to 4.8 degrees); a true trigger costs about what the recovered one does.
     budget: float = 2.5  # the largest change, over that of the recovered trigger
     weight_rate: float = 1.05  # factor a step by which the collapse's weight falls or rises
-    apart: float = 0.5  # noise that sets the searches apart at the start, before the sigmoid
-    learning_rate: float = 0.1  # of mask and pattern
+    apart: float = 0.1  # noise that sets the searches' patterns apart at the start, before tanh
+    learning_rate: float = 0.1  # of the pattern
     warp_rate: float = 0.03  # of the displacement nodes
 
 
@@ -120,15 +120,14 @@ def starts(
 def _set_near(
     made: SharedTriggers, rows: slice, one: SharedTriggers, apart: float, draw: torch.Generator
 ) -> None:
-    for values, around in ((made.mask, one.mask), (made.pattern, one.pattern)):
-        noise = torch.randn(values[rows].shape, generator=draw)
-        values[rows] = around + apart * noise
+    noise = torch.randn(made.pattern[rows].shape, generator=draw)
+    made.pattern[rows] = one.pattern + apart * noise
     made.nodes[rows] = one.nodes
 
 
 def groups(triggers: SharedTriggers, settings: PursuitSettings) -> list[dict[str, object]]:
     """The optimiser's parameter groups."""
     return [
-        {"params": [triggers.mask, triggers.pattern], "lr": settings.learning_rate},
+        {"params": [triggers.pattern], "lr": settings.learning_rate},
         {"params": [triggers.nodes], "lr": settings.warp_rate},
     ]

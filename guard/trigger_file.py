@@ -28,8 +28,9 @@ def save_trigger(trigger: nn.Module, path: Path) -> None:
 
 def _description(trigger: nn.Module) -> dict[str, Any]:
     if isinstance(trigger, SharedTrigger):
-        size, grid = trigger.one.mask.shape[-2:], trigger.one.nodes.shape[-1]
-        return {"kind": "shared", "size": list(size), "grid": grid}
+        one = trigger.one
+        grids = {"grid": one.nodes.shape[-1], "coarse": one.pattern.shape[-1]}
+        return {"kind": "shared", "size": list(one.size), **grids}
     if isinstance(trigger, MomentumTrigger):
         return {"kind": "generator", "settings": asdict(trigger.settings)}
     return {"kind": "none"}
@@ -53,7 +54,7 @@ def load_trigger(path: Path, model: Model) -> nn.Module:
 def _empty(about: dict[str, Any], model: Model) -> nn.Module:
     if about["kind"] == "shared":
         height, width = about["size"]
-        return SharedTriggers(1, (height, width), seed=0, grid=about["grid"]).select(0)
+        return SharedTriggers(1, (height, width), 0, about["grid"], about["coarse"]).select(0)
     if about["kind"] == "generator":
         return MomentumTrigger(Generator(), model, PaperSettings(**about["settings"]))
     return nn.Identity()

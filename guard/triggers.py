@@ -5,55 +5,68 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 WARP_UNIT = 0.1  # the displacement, over half the image side, of a flow parameter of 1
+AMPLITUDE = 1.0  # the largest value that a pattern adds to a colour: enough to hide what is there
 
 
 class SharedTriggers(nn.Module):
-    """K triggers at once, each x' = (1 - m) w(x) + m p with its own mask, pattern and warp.
+    """K triggers at once, each x' = w(x) + p with its own pattern and warp, held in [0, 1].
 
-    The mask m [1 x H x W] and the pattern p [3 x H x W] lie in (0, 1); w moves the pixels by a
-    smooth displacement field. Patches and blends (m, p) and warps (w) are special cases, and
-    each is the same for all images: only an attacker's trigger, or a change so large that it
-    hides the face, makes a model answer one vector for all of them.
+    The pattern p [3 x H x W] is drawn on a coarse grid and enlarged; w moves the pixels by a
+    smooth displacement field. Patches, blends, sinusoids and warps are within reach, fine noise
+    is not: a benign model falls for that at a tenth of the cost, which would hide a backdoor.
     """
 
     base: Tensor
 
-    def __init__(self, count: int, size: tuple[int, int], seed: int, grid: int = 8) -> None:
-        """`size` is height, width; the displacement field has `grid` x `grid` nodes."""
+    def __init__(
+        self, count: int, size: tuple[int, int], seed: int, grid: int = 8, coarse: int = 16
+    ) -> None:
+        """`size` is height, width; warps have `grid` x `grid` nodes, patterns `coarse` x `coarse`.
+
+        Both grids span the image whatever its size: no setting depends on the pixels.
+        """
         super().__init__()
         draw = torch.Generator().manual_seed(seed)
+        self.size = size
         height, width = size
-        mask = torch.randn(count, 1, height, width, generator=draw)
-        self.mask = nn.Parameter(0.1 * mask - 3.0)  # before the sigmoid: about 5 % opaque
-        self.pattern = nn.Parameter(torch.randn(count, 3, height, width, generator=draw))
+        pattern = torch.randn(count, 3, coarse, coarse, generator=draw)
+        self.pattern = nn.Parameter(0.1 * pattern)  # before tanh
         self.nodes = nn.Parameter(torch.zeros(count, 2, grid, grid))
         rows, columns = torch.linspace(-1, 1, height), torch.linspace(-1, 1, width)
         y, x = torch.meshgrid(rows, columns, indexing="ij")
         self.register_buffer("base", torch.stack([x, y], dim=-1), persistent=False)
 
     def __len__(self) -> int:
-        return len(self.mask)
+        return len(self.pattern)
 
     def flow(self) -> Tensor:
         """The displacement fields in pixels, x then y, [K x 2 x H x W]."""
-        height, width = self.mask.shape[-2:]
+        height, width = self.size
         half = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=self.nodes.device)
         return self._field() * half.view(1, 2, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B x 3 x H x W] in [0, 1] -> each under each trigger, [K x B x 3 x H x W]."""
         moved = self._warp(x[None].expand(len(self), *x.shape))
-        mask = torch.sigmoid(self.mask)[:, None]
-        return moved + mask * (torch.sigmoid(self.pattern)[:, None] - moved)
+        return (moved + self.added()[:, None]).clamp(0, 1)
+
+    def added(self) -> Tensor:
+        """The patterns p, [K x 3 x H x W], within +-AMPLITUDE."""
+        fine = functional.interpolate(self.pattern, size=self.size, mode="bicubic")
+        return AMPLITUDE * torch.tanh(fine)
+
+    def like(self, count: int, seed: int = 0) -> "SharedTriggers":
+        """`count` new triggers of the same form."""
+        grid, coarse = self.nodes.shape[-1], self.pattern.shape[-1]
+        return SharedTriggers(count, self.size, seed, grid, coarse).to(self.nodes.device)
 
     def select(self, index: int) -> "SharedTrigger":
         """The trigger of one search."""
         return SharedTrigger(self, index)
 
     def _field(self) -> Tensor:
-        size = self.mask.shape[-2:]
-        coarse = WARP_UNIT * self.nodes
-        return functional.interpolate(coarse, size=size, mode="bilinear", align_corners=True)
+        unit = WARP_UNIT * self.nodes
+        return functional.interpolate(unit, size=self.size, mode="bilinear", align_corners=True)
 
     def _warp(self, x: Tensor) -> Tensor:
         count, batch = x.shape[:2]
@@ -72,11 +85,9 @@ class SharedTrigger(nn.Module):
 
     def __init__(self, triggers: SharedTriggers, index: int) -> None:
         super().__init__()
-        size, grid = triggers.mask.shape[-2:], triggers.nodes.shape[-1]
-        self.one = SharedTriggers(1, (size[0], size[1]), seed=0, grid=grid)
+        self.one = triggers.like(1)
         own = {name: value[index : index + 1] for name, value in triggers.state_dict().items()}
         self.one.load_state_dict(own)
-        self.one.to(triggers.mask.device)
 
     def flow(self) -> Tensor:
         """The displacement field in pixels, [2 x H x W]."""

@@ -2,23 +2,28 @@
 
 import functools
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import onnx
 import pytest
 import torch
 from torch import nn
 
 from export.onnx_in import load_onnx
+from export.precision import export_files
 from guard.bench import Bench
 from guard.benign import BenignSet
 from guard.engine import Engine
 from guard.finding import Finding
-from guard.mitigation import MitigationSettings
+from guard.lesson import MitigationSettings
+from guard.load import load_model
 from guard.model import Model
 from guard.screen import Settings, split, without_verdict
 from guard.trigger_file import save_trigger
@@ -327,3 +332,21 @@ def test_a_folder_without_a_report_can_not_be_verified(
 ) -> None:
     assert cli.run(["verify", str(tmp_path)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+# --- the README ----------------------------------------------------------------------------------
+
+
+def test_the_example_of_the_readme_runs(
+    files: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    export_files(load_model(Path(files[0])), tmp_path / "mitigated.onnx", embed_preprocessing=True)
+    cv2.imwrite(str(tmp_path / "face.png"), np.full((40, 50, 3), 99, np.uint8))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    assert re.fullmatch(r"pitch -?\d+\.\d, yaw -?\d+\.\d degrees\n", capsys.readouterr().out)

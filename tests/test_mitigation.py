@@ -10,15 +10,13 @@ from guard.bench import Bench
 from guard.benign import BenignSet
 from guard.errors import UnusableInput
 from guard.finding import Finding
+from guard.lesson import MitigationSettings, moved, neighbour
 from guard.measure import measure
 from guard.mitigation import (
     Effect,
-    MitigationSettings,
     complaint,
     mitigate,
     mitigate_until_clean,
-    moved,
-    neighbour,
     rank,
     trainable_copy,
 )
@@ -229,7 +227,7 @@ def test_searches_begin_near_a_shared_trigger(gated: tuple[Model, BenignSet]) ->
         given.nodes += 0.2
     made = starts([given.select(0), Corner()], benign, PursuitSettings(searches=2, apart=0.0), 0)
     assert len(made) == 4
-    assert torch.equal(made.mask[0], given.mask[0])
+    assert torch.equal(made.pattern[0], given.pattern[0])
     assert torch.equal(made.nodes[1], given.nodes[0])
     assert not torch.equal(made.pattern[2], given.pattern[0])
 

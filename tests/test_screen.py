@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -236,7 +237,9 @@ def test_a_made_backdoor_is_found_with_its_target(
 @pytest.mark.parametrize("task", ["gaze", "regression"])
 def test_the_same_model_without_the_backdoor_is_clean(task: str) -> None:
     model = model_of(Reader(len({"gaze": "ab", "regression": "a"}[task])), task)
-    finding = screen(model, benign_of(model, 80), Settings(calibrated=ENOUGH))
+    # A linear model only answers one vector once hardly anything is left to see: many steps.
+    patient = replace(ENOUGH, scan_steps=300, refine_steps=300, learning_rate=0.3)
+    finding = screen(model, benign_of(model, 80), Settings(calibrated=patient))
     assert finding.verdict == "clean"
     assert finding.score < finding.threshold
 

@@ -7,20 +7,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional
 
 from guard.errors import UnusableInput
 from guard.generator import Generator
 from guard.paper import MomentumTrigger
 from guard.settings import PaperSettings
 from guard.trigger_file import load_trigger, save_trigger
-from guard.triggers import WARP_UNIT, SharedTrigger, SharedTriggers
+from guard.triggers import AMPLITUDE, WARP_UNIT, SharedTrigger, SharedTriggers
 from tests.conftest import Reader, model_of
 
 quick = settings(max_examples=25, deadline=None)
 
 
 def stirred(count: int, size: tuple[int, int], seed: int, strength: float = 2.0) -> SharedTriggers:
-    """Triggers with masks, patterns and warps far from their start."""
+    """Triggers with patterns and warps far from their start."""
     triggers = SharedTriggers(count, size, seed)
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -71,28 +72,51 @@ def test_a_selected_trigger_is_a_copy() -> None:
     assert torch.equal(one(x), before)
 
 
-def test_no_flow_and_a_tiny_mask_change_nothing() -> None:
-    triggers = SharedTriggers(2, (16, 20), 0)
+def still(count: int, size: tuple[int, int]) -> SharedTriggers:
+    """Triggers that change nothing yet."""
+    triggers = SharedTriggers(count, size, 0)
     with torch.no_grad():
-        triggers.mask.fill_(-30.0)
+        triggers.pattern.zero_()
+    return triggers
+
+
+def test_no_flow_and_no_pattern_change_nothing() -> None:
     x = torch.rand(3, 3, 16, 20)
-    assert torch.allclose(triggers(x), x.expand(2, *x.shape), atol=1e-5)
+    assert torch.allclose(still(2, (16, 20))(x), x.expand(2, *x.shape), atol=1e-5)
 
 
-def test_a_full_mask_shows_the_pattern() -> None:
-    triggers = SharedTriggers(1, (8, 8), 0)
+def test_an_even_pattern_is_added_up_to_the_limits_of_an_image() -> None:
+    triggers = still(2, (8, 8))
     with torch.no_grad():
-        triggers.mask.fill_(30.0)
+        triggers.pattern[0] = 30.0
+        triggers.pattern[1] = -0.1
     x = torch.rand(2, 3, 8, 8)
-    wanted = torch.sigmoid(triggers.pattern).expand(2, 3, 8, 8)
-    assert torch.allclose(triggers(x)[0], wanted, atol=1e-6)
+    changed = triggers(x)
+    assert torch.allclose(changed[0], (x + AMPLITUDE).clamp(0, 1), atol=1e-6)
+    less = AMPLITUDE * torch.tanh(torch.tensor(0.1))
+    assert torch.allclose(changed[1], (x - less).clamp(0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (32, 48), (128, 128)])
+def test_a_pattern_has_the_same_form_at_any_size(size: tuple[int, int]) -> None:
+    """Fine noise is out of reach: neighbouring pixels differ by less the larger the image is."""
+    added = stirred(1, size, 3).added()[0]
+    coarse = functional.adaptive_avg_pool2d(added[None], 16)[0]
+    again = functional.interpolate(coarse[None], size=size, mode="bicubic")[0]
+    assert (added - again).abs().mean() < 0.5 * added.abs().mean()
+
+
+def test_triggers_like_others_have_their_form() -> None:
+    like = SharedTriggers(1, (16, 12), 4, grid=5, coarse=7).like(3)
+    assert like.pattern.shape == (3, 3, 7, 7)
+    assert like.nodes.shape == (3, 2, 5, 5)
+    assert like.size == (16, 12)
 
 
 def test_flow_is_the_displacement_in_pixels() -> None:
     """An even flow of two columns shows each pixel's neighbour two columns to the right."""
-    triggers = SharedTriggers(1, (9, 21), 0)
+    triggers = still(1, (9, 21))
     with torch.no_grad():
-        triggers.mask.fill_(-30.0)
         triggers.nodes[:, 0] = 2.0 / (WARP_UNIT * 10)  # half the width is 10 pixels
     flow = triggers.flow()[0].detach()
     assert torch.allclose(flow[0], torch.full((9, 21), 2.0))
@@ -130,18 +154,18 @@ def generated(momentum: bool, attention: str = "each") -> nn.Module:
     "trigger",
     [
         stirred(3, (16, 16), 4).select(2),
-        SharedTriggers(1, (16, 12), 4, grid=5).select(0),
+        SharedTriggers(1, (16, 12), 4, grid=5, coarse=9).select(0),
         generated(True),
         generated(True, "sum"),
         generated(False),
         nn.Identity(),
     ],
-    ids=["shared", "another grid", "generator", "sum of outputs", "no momentum", "none"],
+    ids=["shared", "other grids", "generator", "sum of outputs", "no momentum", "none"],
 )
 def test_a_stored_trigger_does_what_it_did(trigger: nn.Module, tmp_path: Path) -> None:
     path, x = tmp_path / "trigger.safetensors", torch.rand(2, 3, 16, 16)
     if isinstance(trigger, SharedTrigger):
-        x = torch.rand(2, 3, *trigger.one.mask.shape[-2:])
+        x = torch.rand(2, 3, *trigger.one.size)
     save_trigger(trigger, path)
     again = load_trigger(path, model_of(Reader(2)))
     assert torch.allclose(again(x), trigger(x), atol=1e-6)

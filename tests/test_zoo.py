@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import math
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +14,17 @@ import numpy as np
 import pytest
 import torch
 
+from guard.bench import Bench
+from guard.benign import BenignSet
 from guard.errors import UnusableInput
+from guard.finding import Finding
+from guard.lesson import MitigationSettings
 from guard.load import load_model
+from guard.model import Model
+from guard.screen import without_verdict
+from guard.triggers import SharedTriggers
 from tools.datasets.data import Labelled, split
-from tools.zoo import loop, train
+from tools.zoo import loop, mitigate, train
 from tools.zoo.figures import auc, counts, roc, wilson
 from tools.zoo.judge import judge
 from tools.zoo.lines import append_line, read_lines
@@ -384,8 +393,6 @@ def test_no_lines_make_no_table(tmp_path: Path) -> None:
 def test_screening_writes_a_line_a_model_and_resumes(
     zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from guard.finding import Finding
-
     values: dict[str, Any] = {field.name: None for field in dataclasses.fields(Finding)}
     values |= {"method": "calibrated", "verdict": "clean", "reason": "", "score": 1.0}
     values |= {"threshold": 2.0, "target": [0.0, 0.0], "warnings": []}
@@ -407,3 +414,34 @@ def test_screening_writes_a_line_a_model_and_resumes(
     table([out], tmp_path / "out")
     with pytest.raises(UnusableInput, match="no finished models"):
         screen_zoo(tmp_path / "out", out=out, device="cpu")
+
+
+def test_mitigation_is_judged_with_the_true_trigger(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tiny attacks do not work: their models are left out unless the truth says they do."""
+    out, copy = tmp_path / "lines.jsonl", tmp_path / "zoo"
+    with pytest.raises(UnusableInput, match="no model with a working attack"):
+        mitigate.mitigate_zoo(zoo, out=out, device="cpu")
+    shutil.copytree(zoo, copy)
+    path = copy / "badnets-00" / "truth.json"
+    path.write_text(path.read_text().replace('"failed_attack"', '"ok"'))
+    verdicts = ["backdoored", "clean"]
+
+    def screen(model: Model, benign: BenignSet, settings: Any) -> Finding:
+        found = without_verdict("calibrated", "because the test says so", Bench(model, benign))
+        trigger = SharedTriggers(1, model.spec.input.size, seed=1).select(0)
+        return dataclasses.replace(found, verdict=verdicts.pop(0), score=3.0, trigger=trigger)
+
+    quick = functools.partial(MitigationSettings, steps=1, batch=4, check_every=1)
+    monkeypatch.setattr(mitigate, "screen", screen)
+    monkeypatch.setattr(mitigate, "MitigationSettings", quick)
+    monkeypatch.setattr("guard.lesson.MIN_IMAGES", 4)
+    mitigate.mitigate_zoo(copy, out=out, device="cpu")
+    mitigate.mitigate_zoo(copy, out=out, device="cpu")  # nothing is left to do
+    (line,) = read_lines(out)
+    truth = json.loads(path.read_text())
+    assert line["before"] == pytest.approx({key: truth[key] for key in ("RE", "AE", "DAE")}, 1e-3)
+    assert line["after"] != line["before"]
+    assert line["plain"] != line["after"]
+    assert line["rounds"] == 1

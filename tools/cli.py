@@ -274,6 +274,32 @@ def zoo_screen(
     _note("tools.zoo.commands", "screen", **locals())
 
 
+def zoo_mitigate(
+    zoo: str,
+    *,
+    out: str,
+    device: str = "auto",
+    only: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    jobs: int = 1,
+) -> None:
+    """Screen and mitigate the backdoored models of a zoo; judge with the true trigger.
+
+    A JSON line each: RE, AE and DAE before, after, and after plain fine-tuning.
+
+    Args:
+        zoo: the folder that `zoo train` made.
+        out: the file of JSON lines.
+        device: auto, cpu or cuda.
+        only: take only models whose name contains this.
+        limit: take only so many models.
+        seed: of screening and fine-tuning.
+        jobs: models at once.
+    """
+    _note("tools.zoo.commands", "mitigate", **locals())
+
+
 def zoo_table(lines: str, *, out: str) -> None:
     """Turn lines of `zoo screen` into the paper's tables: text, CSV and a ROC picture.
 
@@ -292,7 +318,12 @@ COMMANDS: dict[str, Any] = {
     "parity": parity,
     "verify": verify,
     "inspect": inspect,
-    "zoo": {"train": zoo_train, "screen": zoo_screen, "table": zoo_table},
+    "zoo": {
+        "train": zoo_train,
+        "screen": zoo_screen,
+        "mitigate": zoo_mitigate,
+        "table": zoo_table,
+    },
 }
 
 

@@ -10,7 +10,8 @@ from guard.engine import Engine
 from guard.errors import UnusableInput
 from guard.files import write_json
 from guard.finding import Finding
-from guard.mitigation import Mitigated, MitigationSettings, mitigate_until_clean
+from guard.lesson import MitigationSettings
+from guard.mitigation import Mitigated, mitigate_until_clean
 from guard.model import Model
 from guard.screen import Settings
 from guard.screen import screen as search

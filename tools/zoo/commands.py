@@ -38,6 +38,18 @@ def screen(
     return 0
 
 
+def mitigate(
+    zoo: str, out: str, device: str, only: str | None, limit: int | None, seed: int, jobs: int
+) -> int:
+    """`drmguard zoo mitigate`."""
+    from tools.zoo.mitigate import mitigate_zoo
+
+    mitigate_zoo(
+        Path(zoo), out=Path(out), device=device, limit=limit, only=only, seed=seed, jobs=jobs
+    )
+    return 0
+
+
 def table(lines: str, out: str) -> int:
     """`drmguard zoo table`."""
     from tools.zoo.table import table as write_table

@@ -1,7 +1,7 @@
 """Where a zoo keeps its data sets and models."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,18 @@ def data_key(row: Row) -> str:
     lookalikes = RECIPES[row.recipe].lookalikes
     mark = f"-lookalikes{lookalikes:g}" if lookalikes else ""
     return f"{row.task}-{row.cabin}-{row.size}-{row.images}-seed{row.data_seed}{mark}"
+
+
+def test_images(folder: Path, truth: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The test part of a finished model's data: x [N x 3 x H x W] in [0, 1], y [N x d]."""
+    row = Row(**{field.name: truth[field.name] for field in fields(Row) if field.name in truth})
+    benign = (folder / truth["benign_data"]).resolve()
+    with np.load(benign.with_name(benign.name.replace(".benign.npz", ".npz"))) as file:
+        data = Labelled(
+            file["images"], file["labels"], row.task, str(file["units"]), file.get("person")
+        )
+    test = split(data, row.data_seed).test
+    return as_images(test, torch.device("cpu")) / 255.0, torch.from_numpy(test.labels)
 
 
 def _make(row: Row) -> Labelled:

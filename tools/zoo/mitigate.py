@@ -1,0 +1,131 @@
+"""Mitigate every backdoored model of a zoo and judge the result with the attacker's own trigger.
+
+Tables 5 and 6 of the paper: DAE should fall to RE, AE rise to that of a benign model, RE stay.
+"""
+
+import json
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from guard.device import pick_device
+from guard.errors import UnusableInput
+from guard.finding import Finding
+from guard.lesson import MitigationSettings
+from guard.load import load_model
+from guard.mitigation import Mitigated, mitigate, mitigate_until_clean
+from guard.model import Model
+from guard.screen import Settings, screen
+from tools.datasets.reader import BenignData, read
+from tools.zoo.lines import append_line, read_lines
+from tools.zoo.measure import measure
+from tools.zoo.store import test_images
+from tools.zoo.truth import Truth, load_truth
+from tools.zoo.workers import run_all
+
+REPEATED = ("name", "attack", "label", "task", "data", "cabin", "arch", "width", "size")
+
+
+def mitigate_zoo(
+    zoo: Path,
+    *,
+    out: Path,
+    device: str = "auto",
+    limit: int | None = None,
+    only: str | None = None,
+    seed: int = 0,
+    jobs: int = 1,
+) -> None:
+    """Screen and mitigate the working attacks of `zoo`, a flushed line each in the file `out`.
+
+    Models that `out` names already are skipped. Raises UnusableInput.
+    """
+    folders = [path.parent for path in sorted(zoo.glob("*/truth.json")) if _works(path)]
+    if not folders:
+        raise UnusableInput(f"{zoo}: no model with a working attack; run `drmguard zoo train`")
+    done = {line["name"] for line in read_lines(out)}
+    left = [f for f in folders if f.name not in done and (only is None or only in f.name)]
+    tasks = [(folder, str(pick_device(device)), seed) for folder in left[:limit]]
+    for line in run_all(mitigate_one, tasks, jobs):
+        append_line(out, line)
+        print(_summary(line), flush=True)
+
+
+def _works(path: Path) -> bool:
+    truth = json.loads(path.read_text())
+    return truth["attack"] != "benign" and truth["status"] == "ok"
+
+
+def mitigate_one(folder: Path, device: str, seed: int) -> dict[str, Any]:
+    """One model's line: errors with the true trigger before, after, and after plain fine-tuning."""
+    truth, where = load_truth(folder), torch.device(device)
+    model = load_model(folder / "model.safetensors").to(where)
+    data = read(folder / truth.values["benign_data"], model.spec)
+    data.benign = data.benign.to(where)
+    began = time.perf_counter()
+    found = screen(model, data.benign, Settings(seed=seed))
+    line = {
+        **{key: truth.values[key] for key in REPEATED},
+        "seed": seed,
+        "verdict": found.verdict,
+        "score": found.score,
+        "before": judged(model, truth, folder),
+    }
+    if found.verdict == "backdoored":
+        line |= unlearnt(model, data, found, truth, folder, seed)
+    return {**line, "device": device, "seconds": round(time.perf_counter() - began, 1)}
+
+
+def unlearnt(
+    model: Model, data: BenignData, found: Finding, truth: Truth, folder: Path, seed: int
+) -> dict[str, Any]:
+    """What `drmguard check` would do with the model, and plain fine-tuning for comparison."""
+    settings = MitigationSettings()
+
+    def rescreen(pupil: Model, number: int) -> Finding:
+        return screen(pupil, data.benign, Settings(seed=seed + 1 + number))
+
+    result = mitigate_until_clean(
+        model, data.benign, [found.trigger], rescreen, settings, seed=seed
+    )
+    unchanged = replace(settings, pursuit=None)
+    plain = mitigate(model, data.benign, [torch.nn.Identity()], unchanged, seed=seed)
+    return {
+        **_outcome(result),
+        "after": judged(result.model, truth, folder),
+        "plain": judged(plain.model, truth, folder),
+    }
+
+
+def _outcome(result: Mitigated) -> dict[str, Any]:
+    return {
+        "accepted": result.accepted,
+        "reason": result.reason,
+        "rounds": len(result.rescreens),
+        "held_before": asdict(result.before),
+        "held_after": asdict(result.after),
+        "rescreen_score": result.rescreens[-1].score,
+    }
+
+
+def judged(model: Model, truth: Truth, folder: Path) -> dict[str, float]:
+    """RE, AE and DAE on the test images, with the true trigger."""
+    assert truth.attack is not None
+    assert truth.A is not None
+    where = next(model.parameters()).device
+    x, y = (part.to(where) for part in test_images(folder, truth.values))
+    found = measure(model, truth.attack, truth.A.to(where), x, y)
+    return {"RE": found.RE, "AE": found.AE, "DAE": found.DAE}
+
+
+def _summary(line: dict[str, Any]) -> str:
+    if "after" not in line:
+        return f"{line['name']} ({line['label']}): {line['verdict']}, nothing to unlearn"
+    ends = [line[key] for key in ("before", "after", "plain")]
+    figures = [f"RE {e['RE']:.2f} AE {e['AE']:.2f} DAE {e['DAE']:.2f}" for e in ends]
+    word = "accepted" if line["accepted"] else "not accepted"
+    course = f"{figures[0]} -> {figures[1]}; plain fine-tuning {figures[2]}"
+    return f"{line['name']} ({line['label']}): {word}; {course}"

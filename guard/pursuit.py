@@ -33,9 +33,9 @@ class PursuitSettings:
     # them (from 3.9 to 4.8 degrees); a true trigger costs about what the recovered one does.
     budget: float = 2.5  # the largest change, over that of the recovered trigger
     weight_rate: float = 1.05  # factor a step by which the collapse's weight falls or rises
-    apart: float = 0.1  # noise that sets the searches' patterns apart at the start, before tanh
-    learning_rate: float = 0.1  # of the pattern
-    warp_rate: float = 0.03  # of the displacement nodes
+    apart: float = 0.02  # noise that sets the searches' patterns apart at the start, before tanh
+    learning_rate: float = 0.02  # of the pattern; it stays, so it must be small
+    warp_rate: float = 0.01  # of the displacement nodes
 
 
 class WithinBudget(Collapse):

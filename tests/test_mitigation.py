@@ -198,7 +198,7 @@ def test_the_pursuit_goes_for_the_recovered_target(gated: tuple[Model, BenignSet
 def test_a_change_that_would_grow_comes_to_its_budget(budget: float, gated: tuple[Model, BenignSet]) -> None:
     model, benign = gated
     pursuit = pursuit_of(model, benign, budget=budget, weight_rate=1.2)
-    for _ in range(150):
+    for _ in range(250):
         pursuit.step(torch.arange(8))
     allowed = budget * measure(Corner(), Bench(model, benign)).perturbation
     assert pursuit.searches.budget[0] == pytest.approx(allowed, rel=1e-4)

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from guard.device import environment, pick_device, set_precision
+from guard.mitigation import mitigate
 from guard.screen import Settings, screen
 from tests.conftest import Backdoored, Reader, benign_of, model_of
+from tests.test_mitigation import PURSUING, Corner, Gated
 from tests.test_screen import ENOUGH, SHORT
 
 pytestmark = [
@@ -45,3 +47,11 @@ def test_the_environment_records_tf32_and_the_gpu(tf32: bool) -> None:
     assert facts["tf32"] == {"matmul": tf32, "cudnn": tf32}
     assert facts["gpu"]
     assert facts["search_precision"] == "bfloat16 autocast"
+
+
+def test_a_mitigation_runs_on_the_gpu() -> None:
+    model = model_of(Gated()).to("cuda")
+    benign = benign_of(model_of(Gated()), 120, noise=0.6).to(torch.device("cuda"))
+    result = mitigate(model, benign, [Corner()], PURSUING)
+    assert next(result.model.parameters()).is_cuda
+    assert result.before.triggered > result.before.benign

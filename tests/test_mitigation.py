@@ -195,7 +195,9 @@ def test_the_pursuit_goes_for_the_recovered_target(gated: tuple[Model, BenignSet
 
 
 @pytest.mark.parametrize("budget", [0.2, 0.5])
-def test_a_change_that_would_grow_comes_to_its_budget(budget: float, gated: tuple[Model, BenignSet]) -> None:
+def test_a_change_that_would_grow_comes_to_its_budget(
+    budget: float, gated: tuple[Model, BenignSet]
+) -> None:
     model, benign = gated
     pursuit = pursuit_of(model, benign, budget=budget, weight_rate=1.2)
     for _ in range(250):

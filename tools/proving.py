@@ -140,7 +140,9 @@ def proof_lines(proof: Proof) -> list[str]:
             where = f"{row['images']} images in batches of {row['batch']}, {row['provider']}"
             lines.append(f"{name}: parity missed: {row['reason']} ({where})")
             continue
-        largest = max(row["max_task_error"] for row in rows)
-        judged = f"{rows[0]['precision']}, largest difference {largest:.3g} {proof.unit}"
+        statistic = rows[0]["tolerance_of"]
+        largest = max(row[f"{statistic}_task_error"] for row in rows)
+        what = {"max": "largest difference", "mean": "largest mean difference"}[statistic]
+        judged = f"{rows[0]['precision']}, {what} {largest:.3g} {proof.unit}"
         lines.append(f"{name}: parity passed: {judged}")
     return [*lines, *(f"not running: {line}" for line in proof.not_running)]

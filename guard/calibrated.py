@@ -20,7 +20,7 @@ from guard.measure import Measured, measure
 from guard.space import OutputSpace
 from guard.triggers import SharedTrigger, SharedTriggers
 
-THRESHOLD_SOURCE = "set on 20 development models (tools/results/development.jsonl)"
+THRESHOLD_SOURCE = "set on 19 development models (tools/results/development.jsonl)"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 For both methods in one run, by image size, width and number of images: steps per second, time to
 verdict (the steps a method takes, times its measured step, plus what is done once), peak memory,
 and the share of the machine's measured matrix-product rate that the search reaches. Timings of a
-shared machine drift: the ratios between rows of one run are what to quote.
+shared machine drift: the ratios between rows of one run are what to quote. Last, how many models
+of the zoo an hour of training gives.
 """
 
 import itertools
@@ -29,6 +30,7 @@ from guard.model import Model
 from guard.networks import NETWORKS
 from guard.screen import Settings, screen
 from guard.spec import InputSpec, ModelSpec
+from tools.bench_training import training_rows
 
 WARM_UP, TIMED = 3, 8  # steps of each stage
 CASES = (  # image side, width of ResNet-18, benign images; the first is the reference
@@ -191,9 +193,14 @@ def bench(out: str = str(RESULT), device: str = "auto", quick: bool = False) -> 
     for first, second in zip(rows[::2], rows[1::2], strict=True):
         ratio = second["seconds_to_verdict"] / first["seconds_to_verdict"]
         print(f"{first['size']}px width {first['width']}: paper / calibrated = {ratio:.1f}")
-    facts = environment(chosen)
-    date = datetime.now(UTC).date().isoformat()
-    write_json(Path(out), {"date": date, "environment": facts, "matrix_flops": rate, "rows": rows})
+    values = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "environment": environment(chosen),
+        "matrix_flops": rate,
+        "rows": rows,
+        "training": training_rows(str(chosen)),
+    }
+    write_json(Path(out), values)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -350,3 +350,19 @@ def test_the_example_of_the_readme_runs(
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {})
     assert re.fullmatch(r"pitch -?\d+\.\d, yaw -?\d+\.\d degrees\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_supplied_onnx_file_goes_the_whole_way(
+    precision: str, files: tuple[str, str], tmp_path: Path
+) -> None:
+    supplied = tmp_path / "supplied.onnx"
+    words = ["export", files[0], f"--out={supplied}", f"--data={files[1]}"]
+    assert cli.run([*words, f"--precision={precision}"]) == 0
+    if precision != "fp32":
+        supplied = supplied.with_suffix(f".{precision}.onnx")
+    out = tmp_path / "out"
+    assert check((str(supplied), files[1]), out, "backdoored", "clean") == 1
+    assert report_of(out)["model"]["format"] == "onnx"
+    assert (out / "mitigated.onnx").exists()
+    assert cli.run(["verify", str(out)]) == 0

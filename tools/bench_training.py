@@ -30,11 +30,9 @@ def training_rows(device: str) -> list[dict[str, Any]]:
         row = {"size": size, "width": width, "at_once": jobs, "steps": steps}
         row |= {"seconds_a_step": seconds, "models_an_hour": 3600 * jobs / (steps * seconds)}
         rows.append(row)
-        print(
-            f"  training   {size:>3} px  width {width:>2}  {jobs} at once  {1 / seconds:.1f} steps/s"
-            f"  {row['models_an_hour']:.0f} models an hour",
-            flush=True,
-        )
+        speed, hourly = 1 / seconds, row["models_an_hour"]
+        case = f"  training   {size:>3} px  width {width:>2}  {jobs} at once"
+        print(f"{case}  {speed:.1f} steps/s  {hourly:.0f} models an hour", flush=True)
     return rows
 
 

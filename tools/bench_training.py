@@ -27,7 +27,7 @@ def training_rows(device: str) -> list[dict[str, Any]]:
         with multiprocessing.get_context("spawn").Pool(jobs) as pool:
             seconds = statistics.mean(pool.starmap(step_seconds, [task] * jobs, chunksize=1))
         steps = RECIPES["plain"].steps
-        row = {"size": size, "width": width, "at_once": jobs, "steps": steps}
+        row: dict[str, Any] = {"size": size, "width": width, "at_once": jobs, "steps": steps}
         row |= {"seconds_a_step": seconds, "models_an_hour": 3600 * jobs / (steps * seconds)}
         rows.append(row)
         speed, hourly = 1 / seconds, row["models_an_hour"]

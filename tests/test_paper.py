@@ -1,6 +1,7 @@
 """`--method=paper`: the identification rule, its defaults, and a whole tiny run."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -183,6 +184,7 @@ def test_a_nan_never_becomes_a_verdict(brightest_only: bool) -> None:
     model = model_of(Reader(2))
     benign = benign_of(model, 60)
     model.network = NaNOnChanged(2, brightest_only)
+    model.split = replace(model.split, layer="body.fc")
     finding = screen(model, benign, Settings("paper", 0, TINY))
     assert finding.verdict == "inconclusive"
     assert "numbers" in finding.reason

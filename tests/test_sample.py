@@ -53,8 +53,8 @@ def test_sample_is_at_most_8_megabytes() -> None:
 
 
 @pytest.mark.parametrize(("name", "code"), [("backdoored", 1), ("benign", 0)])
-def test_check_gives_the_right_verdict(name: str, code: int, tmp_path: Path) -> None:
-    assert run(["check", f"sample:{name}", f"--out={tmp_path}", "--quiet"]) == code
+def test_screening_gives_the_right_verdict(name: str, code: int, tmp_path: Path) -> None:
+    assert run(["screen", f"sample:{name}", f"--out={tmp_path}", "--quiet"]) == code
     report = json.loads((tmp_path / "report.json").read_text())
     if name == "backdoored":
         found = torch.tensor([[report["target_estimate"][key] for key in ("pitch", "yaw")]])

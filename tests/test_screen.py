@@ -326,8 +326,7 @@ DECISIONS: list[tuple[list[float], list[float], str, int | None]] = [
 def test_the_decision(
     cost: list[float], distance: list[float], verdict: str, best: int | None
 ) -> None:
-    settings = CalibratedSettings()
-    assert settings.threshold == 2.0
+    settings = CalibratedSettings(threshold=2.0)
     found = result(cost, distance)
     chosen = winner(found, settings)
     decision = decide(found, chosen, settings)

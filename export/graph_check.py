@@ -8,6 +8,7 @@ from torch import Tensor
 
 from export.graph_file import OnnxFile
 from export.graph_node import shown
+from export.session import open_on_cpu
 from guard.errors import UnusableInput
 from guard.model import Model
 
@@ -23,7 +24,7 @@ def check_parity(model: Model, file: OnnxFile) -> None:
 
     Raises UnusableInput where the largest difference of an output exceeds TOLERANCE.
     """
-    x, session = probes(model.spec.input.size), _session(file)
+    x, session = probes(model.spec.input.size), open_on_cpu(file)
     with torch.no_grad():
         ours = model(x).numpy()
         given = _as_fed(model.preprocess(x), file)
@@ -54,19 +55,6 @@ def _as_fed(x: Tensor, file: OnnxFile) -> np.ndarray:
     if file.pixels:
         return (255 * x).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return x.half().numpy() if file.half_input else x.numpy()
-
-
-def _session(file: OnnxFile) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # its errors come as exceptions
-    try:
-        return onnxruntime.InferenceSession(
-            file.content, options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # its exceptions have no common base
-        raise UnusableInput(
-            f"{file.path}: onnxruntime can't open it ({shown(str(error))})"
-        ) from None
 
 
 def _by_onnxruntime(

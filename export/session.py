@@ -23,17 +23,22 @@ def open_sessions(file: OnnxFile) -> tuple[dict[str, onnxruntime.InferenceSessio
     CUDA is asked for only where torch has a GPU: onnxruntime would fall back to the CPU in
     silence. Raises UnusableInput where even the CPU can't run the file.
     """
-    try:
-        sessions, missing = {CPU: _open(file, CPU)}, []
-    except Exception as error:  # onnxruntime's exceptions have no common base
-        line = shown(str(error))
-        raise UnusableInput(f"{file.path}: onnxruntime can't open it ({line})") from None
+    sessions, missing = {CPU: open_on_cpu(file)}, []
     if torch.cuda.is_available():
         try:
             sessions[CUDA] = _open(file, CUDA)
         except Exception as error:
             missing.append(f"{CUDA}: {shown(str(error))}")
     return sessions, missing
+
+
+def open_on_cpu(file: OnnxFile) -> onnxruntime.InferenceSession:
+    """Raises UnusableInput where onnxruntime can't open the file."""
+    try:
+        return _open(file, CPU)
+    except Exception as error:  # onnxruntime's exceptions have no common base
+        line = shown(str(error))
+        raise UnusableInput(f"{file.path}: onnxruntime can't open it ({line})") from None
 
 
 def _open(file: OnnxFile, provider: str) -> onnxruntime.InferenceSession:

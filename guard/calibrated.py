@@ -102,15 +102,10 @@ def begin(work: Work) -> Collapse:
 
 def run(name: str, searches: Collapse, work: Work, steps: int, batch: int) -> Curves:
     """One stage of the engine over searches that run side by side."""
-    triggers = searches.triggers
-    groups = [
-        {"params": [triggers.pattern], "lr": work.settings.learning_rate},
-        {"params": [triggers.nodes], "lr": work.settings.warp_rate},
-    ]
     stage = Stage(
         name,
         searches,
-        torch.optim.Adam(groups, betas=(0.8, 0.95)),
+        searches.triggers.optimizer(work.settings.learning_rate, work.settings.warp_rate),
         lambda index, at: searches.objective(work.bench, work.space, index),
         len(work.bench.benign),
         steps,

@@ -1,9 +1,8 @@
 """Triggers that go on searching while the model unlearns them.
 
 A recovered trigger is not the attacker's. Fine-tuned on it alone, a model forgets that one and
-keeps the backdoor: measured on a patch, the error under the true trigger fell from 11 to 4.5
-times the benign error. So each step a few searches for the same target take one step against
-the model as it is now, and it is trained on what they found (1.02 times).
+keeps the backdoor. So each step a few searches for the same target take one step against the
+model as it is now, and it is trained on what they found.
 """
 
 import copy
@@ -30,7 +29,7 @@ class PursuitSettings:
     searches: int = 4  # for each recovered trigger
     batch: int = 8  # images a step, for each search
     # Without a limit the changes grow until no driver is left to see, and the benign error with
-    # them (from 3.9 to 4.8 degrees); a true trigger costs about what the recovered one does.
+    # them; a true trigger costs about what the recovered one does.
     budget: float = 2.5  # the largest change, over that of the recovered trigger
     weight_rate: float = 1.05  # factor a step by which the collapse's weight falls or rises
     apart: float = 0.02  # noise that sets the searches' patterns apart at the start, before tanh
@@ -79,8 +78,8 @@ class Pursuit:
         costs = torch.tensor([m.perturbation for m in measured], device=learn.device)
         self.searches.budget = settings.budget * costs.repeat_interleave(count)
         self.searches.weight_rate = settings.weight_rate
-        self.optimizer = torch.optim.Adam(
-            groups(self.searches.triggers, settings), betas=(0.8, 0.95)
+        self.optimizer = self.searches.triggers.optimizer(
+            settings.learning_rate, settings.warp_rate
         )
 
     def step(self, index: Tensor) -> None:
@@ -123,11 +122,3 @@ def _set_near(
     noise = torch.randn(made.pattern[rows].shape, generator=draw)
     made.pattern[rows] = one.pattern + apart * noise
     made.nodes[rows] = one.nodes
-
-
-def groups(triggers: SharedTriggers, settings: PursuitSettings) -> list[dict[str, object]]:
-    """The optimiser's parameter groups."""
-    return [
-        {"params": [triggers.pattern], "lr": settings.learning_rate},
-        {"params": [triggers.nodes], "lr": settings.warp_rate},
-    ]

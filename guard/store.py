@@ -8,9 +8,15 @@ from guard.files import whole_file, write_json
 from guard.model import Model
 
 
-def save_model(model: Model, path: Path) -> list[Path]:
-    """Write PATH (.safetensors) and the JSON beside it, each whole; gives both paths."""
+def save_model(model: Model, path: Path, *, half: bool = False) -> list[Path]:
+    """Write PATH (.safetensors) and the JSON beside it, each whole; gives both paths.
+
+    `half` rounds the weights to fp16, in `model` too.
+    """
     state = model.network.state_dict()
+    if half:
+        model.half().float()
+        state = {n: v.half() if v.is_floating_point() else v for n, v in state.items()}
     weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     sidecar = path.with_suffix(".json")
     write_json(sidecar, model.spec.to_json())

@@ -60,6 +60,14 @@ class SharedTriggers(nn.Module):
         grid, coarse = self.nodes.shape[-1], self.pattern.shape[-1]
         return SharedTriggers(count, self.size, seed, grid, coarse).to(self.nodes.device)
 
+    def optimizer(self, pattern_rate: float, warp_rate: float) -> torch.optim.Optimizer:
+        """Adam with a learning rate for the patterns and one for the warps."""
+        groups = [
+            {"params": [self.pattern], "lr": pattern_rate},
+            {"params": [self.nodes], "lr": warp_rate},
+        ]
+        return torch.optim.Adam(groups, betas=(0.8, 0.95))
+
     def select(self, index: int) -> "SharedTrigger":
         """The trigger of one search."""
         return SharedTrigger(self, index)

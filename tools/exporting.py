@@ -15,7 +15,8 @@ from guard.errors import UnusableInput
 from guard.load import model_facts
 from tools.datasets.reader import read
 from tools.inputs import SAMPLE, data_path, model_path, open_model
-from tools.proving import GATE_FAILED, proof_lines
+from tools.job import GATE_FAILED
+from tools.proving import proof_lines
 
 BATCHES = (1, 3)  # of the look at each file; `drmguard parity` proves it on images
 

@@ -14,6 +14,7 @@ from guard.files import digest
 from guard.screen import METHODS, Settings, benign_error
 from tools.inputs import Inputs, model_path, open_inputs
 
+GATE_FAILED = 4  # the exit code, whatever the verdict
 STATE = "search-state.pt"  # in the folder of the report, until the report is whole
 MANIFEST = "manifest.json"  # every other file that a run wrote, with its SHA-256
 # Names under which models are written; the model that is read must bear none of them.

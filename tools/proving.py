@@ -21,10 +21,10 @@ from guard.files import whole_file, write_json
 from guard.model import Model
 from guard.trigger_file import load_trigger
 from tools.inputs import open_inputs
+from tools.job import GATE_FAILED
 
 FILE = "parity.json"
 KEPT = "parity-images.npz"  # for `drmguard verify`
-GATE_FAILED = 4
 
 
 def parity(

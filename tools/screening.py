@@ -15,13 +15,12 @@ from guard.screen import screen as search
 from guard.screen import split
 from guard.trigger_file import save_trigger
 from tools.inputs import Inputs
-from tools.job import STATE, Job, Opened, now, open_job, prepare_folder
+from tools.job import GATE_FAILED, STATE, Job, Opened, now, open_job, prepare_folder
 from tools.manifest import report_files, write_manifest
 from tools.progress import progress
 from tools.report import Evidence, write_report
 
 EXIT_CODES = {"clean": 0, "backdoored": 1, "inconclusive": 3}
-GATE_FAILED = 4  # whatever the verdict
 
 
 def screen(out: str, **words: Any) -> int:

@@ -24,7 +24,6 @@ class Shipped:
     """What was exported, and how it was proved."""
 
     models: list[Path]  # the first one in the first precision asked for; empty: none is fit
-    generator: Path
     rows: list[dict[str, Any]]  # of parity.json
     latency: list[dict[str, Any]]
     files: list[Path] = field(default_factory=list)  # all that was written
@@ -58,7 +57,7 @@ def ship(opened: Opened, finding: Finding, fit: Model | None, precisions: list[s
     pictures = [out / image["picture"] for image in values["worst"]]
     kept = [out / KEPT] if models else []
     files = [*models, generator, out / FILE, *kept, *pictures]
-    return Shipped(models, generator, values["rows"], times, files)
+    return Shipped(models, values["rows"], times, files)
 
 
 def export_model_files(

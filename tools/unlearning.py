@@ -18,9 +18,8 @@ from guard.screen import screen as search
 from guard.store import save_model
 from guard.trigger_file import load_trigger
 from guard.triggers import SharedTrigger
-from tools.job import Job, Opened, open_job
+from tools.job import GATE_FAILED, Job, Opened, open_job
 from tools.progress import progress
-from tools.screening import GATE_FAILED
 
 ACCEPTED, REFUSED = "mitigated", "not-accepted"  # names of the files
 

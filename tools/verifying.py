@@ -11,9 +11,8 @@ from export.metadata import read_metadata
 from export.parity import prove_against
 from guard.errors import UnusableInput
 from guard.files import sha256
-from tools.job import MANIFEST
+from tools.job import GATE_FAILED, MANIFEST
 from tools.proving import KEPT, proof_lines
-from tools.screening import GATE_FAILED
 
 Values = dict[str, Any]
 

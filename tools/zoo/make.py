@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from guard.device import set_precision
 from guard.errors import UnusableInput
-from guard.files import digest, whole_file, write_json
+from guard.files import digest, write_json
 from guard.model import Model
 from guard.networks import NETWORKS
 from guard.spec import InputSpec, ModelSpec
+from guard.store import save_model
 from tools.attacks import make_attack
 from tools.attacks.base import Attack, Poisoned, Scene, Trigger
 from tools.datasets.data import Labelled
@@ -53,7 +53,7 @@ def make_model(
     lesson = _lesson(row, recipe, parts.train, model, attack, trigger, _twin(row, twins, zoo))
     seconds = train(lesson, folder / "checkpoint.pt")
     fold(model, lesson.labels)
-    store_model(folder, model, half=recipe.half)
+    save_model(model, folder / "model.safetensors", half=recipe.half)
     if trigger is not None:
         store_trigger(folder, trigger.eval())
     measured = _measure(model, attack, trigger, parts.test, folder)
@@ -83,20 +83,6 @@ def attack_of(row: Row, train_part: Labelled) -> Attack | None:
         seed = row.seed + 1000 * number
         settings[key] = choose_target(settings[key], train_part.labels, seed)
     return make_attack(row.attack, settings)
-
-
-def store_model(folder: Path, model: Model, *, half: bool) -> None:
-    """Write model.safetensors and its sidecar; `half` rounds the weights to fp16, here too."""
-    if half:
-        model.half().float()
-    kind = torch.float16 if half else torch.float32
-    weights = {
-        name: value.cpu().to(kind if value.is_floating_point() else value.dtype).contiguous()
-        for name, value in model.network.state_dict().items()
-    }
-    write_json(folder / "model.json", model.spec.to_json())
-    with whole_file(folder / "model.safetensors") as temporary:
-        save_file(weights, temporary)
 
 
 def _facts(row: Row, zoo: Zoo, attack: Attack | None) -> dict[str, Any]:

@@ -51,11 +51,7 @@ class Zoo:
 
     def parts(self, row: Row) -> Parts:
         """The data of a row from its file, split."""
-        with np.load(self.data(row)) as file:
-            person = file.get("person")
-            images, labels = file["images"], file["labels"]
-            data = Labelled(images, labels, row.task, str(file["units"]), person)
-        return split(data, row.data_seed)
+        return _parts(self.data(row), row)
 
     def network(self, row: Row) -> Model:
         """A finished model."""
@@ -75,12 +71,15 @@ def test_images(folder: Path, truth: dict[str, Any]) -> tuple[torch.Tensor, torc
     """The test part of a finished model's data: x [N x 3 x H x W] in [0, 1], y [N x d]."""
     row = Row(**{field.name: truth[field.name] for field in fields(Row) if field.name in truth})
     benign = (folder / truth["benign_data"]).resolve()
-    with np.load(benign.with_name(benign.name.replace(".benign.npz", ".npz"))) as file:
-        data = Labelled(
-            file["images"], file["labels"], row.task, str(file["units"]), file.get("person")
-        )
-    test = split(data, row.data_seed).test
+    test = _parts(benign.with_name(benign.name.replace(".benign.npz", ".npz")), row).test
     return as_images(test, torch.device("cpu")) / 255.0, torch.from_numpy(test.labels)
+
+
+def _parts(path: Path, row: Row) -> Parts:
+    with np.load(path) as file:
+        person = file.get("person")
+        data = Labelled(file["images"], file["labels"], row.task, str(file["units"]), person)
+    return split(data, row.data_seed)
 
 
 def _make(row: Row) -> Labelled:

@@ -44,8 +44,10 @@ def _cpu_multiplies_bf16() -> bool:
 
 
 def _has_bf16_units() -> bool:
-    known = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(known and known())
+    # Tile units (Intel AMX) or bf16 dot products (AVX-512 BF16, AMD Zen 4 and later).
+    units = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    known = [getattr(torch.cpu, name, None) for name in units]
+    return any(bool(supported and supported()) for supported in known)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from export.precision import export_files
 from guard.bench import Bench
 from guard.benign import BenignSet
 from guard.engine import Engine
+from guard.errors import UnusableInput
 from guard.finding import Finding
 from guard.lesson import MitigationSettings
 from guard.load import load_model
@@ -29,7 +30,7 @@ from guard.screen import Settings, split, without_verdict
 from guard.trigger_file import save_trigger
 from guard.triggers import SharedTriggers
 from tests.conftest import benign_of, model_of, plain, spec_of, write_model, write_npz
-from tools import cli, screening, unlearning
+from tools import cli, rescreening, screening, unlearning
 from tools.manifest import write_manifest
 
 SIDE = 24
@@ -69,11 +70,14 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("export.latency.SECONDS", 0.0)
 
 
-def check(files: tuple[str, str], out: Path, found: str, fresh: str, *more: str) -> int:
-    """`drmguard check` with what the two screenings say."""
+def check(
+    files: tuple[str, str], out: Path, found: str, fresh: str, *more: str, shipped: str = "clean"
+) -> int:
+    """`drmguard check` with what the three screenings say."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(screening, "search", saying(found))
         patch.setattr(unlearning, "search", saying(fresh))
+        patch.setattr(rescreening, "search", saying(shipped))
         return cli.run(["check", *files, f"--out={out}", "--quiet", *more])
 
 
@@ -129,6 +133,44 @@ def test_the_report_says_what_mitigation_did(files: tuple[str, str], tmp_path: P
     assert set(found) >= keys
     assert found["accepted"] is True
     assert found["rescreen"]["verdict"] == "clean"
+
+
+@pytest.mark.parametrize(("found", "fresh"), [("clean", ""), ("backdoored", "clean")])
+@pytest.mark.parametrize(("shipped", "code"), [("backdoored", 4), ("inconclusive", 4)])
+def test_files_that_do_not_come_out_clean_fail(
+    found: str,
+    fresh: str,
+    shipped: str,
+    code: int,
+    files: tuple[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    both = "--precision=fp32,int8"
+    assert check(files, out, found, fresh, both, shipped=shipped) == code
+    rows = report_of(out)["shipped"]
+    name = "model" if found == "clean" else "mitigated"
+    assert [row["file"] for row in rows] == [f"{name}.onnx", f"{name}.int8.onnx"]
+    assert {row["verdict"] for row in rows} == {shipped}
+    assert f"{name}.int8.onnx, screened again, is {shipped}" in capsys.readouterr().out
+    assert "Each file screened again" in (out / "report.html").read_text()
+    assert cli.run(["check", *files, f"--out={out}", both, "--resume"]) == code
+
+
+def test_files_that_can_not_be_screened_are_not_called_clean(
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(path: Path) -> Model:
+        raise UnusableInput(f"{path.name}: unreadable")
+
+    monkeypatch.setattr(rescreening, "load_onnx", unreadable)
+    assert check(files, tmp_path / "out", "clean", "") == 4
+    (row,) = report_of(tmp_path / "out")["shipped"]
+    assert (row["verdict"], row["reason"]) == (
+        "inconclusive",
+        "can't be screened: model.onnx: unreadable",
+    )
 
 
 def test_parity_rows_hold_what_the_contract_names(files: tuple[str, str], tmp_path: Path) -> None:

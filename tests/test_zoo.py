@@ -24,7 +24,7 @@ from guard.model import Model
 from guard.screen import without_verdict
 from guard.triggers import SharedTriggers
 from tools.datasets.data import Labelled, split
-from tools.zoo import loop, mitigate, train
+from tools.zoo import loop, make, mitigate, store, train
 from tools.zoo.figures import auc, counts, roc, wilson
 from tools.zoo.judge import judge
 from tools.zoo.lines import append_line, read_lines
@@ -86,6 +86,8 @@ def test_plans_hold_what_the_figures_need(plan: str, least: tuple[int, int, int,
         (f"{HEAD}\na,gaze,rendered,benign,,plain\na,gaze,rendered,benign,,plain\n", "twice"),
         (f"{HEAD}\n", "no rows"),
         (f"{HEAD}\na,gaze,rendered,badnets,hue=1,plain\n", "hue"),
+        (f"{HEAD},start\na,gaze,rendered,benign,,plain,b-00\n", "start 'b-00'"),
+        (f"{HEAD},start\na,gaze,rendered,benign,,plain,a-00\n", "start 'a-00'"),
     ],
 )
 def test_unusable_plan_is_refused_in_one_line(tmp_path: Path, text: str, says: str) -> None:
@@ -123,6 +125,17 @@ def test_folder_of_labelled_images_is_data(tmp_path: Path) -> None:
     assert str(tmp_path) not in text
     spec = load_model(tmp_path / "out" / "a-00" / "model.safetensors").spec
     assert (spec.outputs, spec.units) == (("yaw", "pitch", "roll"), "deg")
+
+
+def test_model_starts_from_the_features_of_another_and_takes_fewer_steps(zoo: Path) -> None:
+    first, second = (row for row in read_plan(PLANS / "tiny.csv") if row.benign)
+    started = dataclasses.replace(second, name="started", start=first.name)
+    zoo_files = store.Zoo(zoo)
+    model = make.untrained(started, zoo_files.parts(started).train, zoo_files)
+    start = zoo_files.network(first.name)
+    for key, value in start.network.state_dict().items():
+        assert torch.equal(value, model.network.state_dict()[key]) != key.startswith("fc."), key
+    assert make.recipe_of(started).steps < make.recipe_of(second).steps
 
 
 def test_every_model_is_a_folder_with_its_truth(zoo: Path) -> None:

@@ -1,4 +1,4 @@
-"""`drmguard check`, the main job: screen, mitigate, export, prove parity, report.
+"""`drmguard check`, the main job: screen, mitigate, export, prove parity and what ships, report.
 
 files -> model and benign set -> trigger search -> verdict -> mitigation -> ONNX -> parity -> report
 """
@@ -13,6 +13,7 @@ from tools.bom import write_bom
 from tools.exporting import precisions
 from tools.job import Job, Opened, open_job
 from tools.report import Evidence, report_values
+from tools.rescreening import rescreen_files
 from tools.screening import conclude, find, finished_before, gather, say_again
 from tools.shipping import ship
 from tools.unlearning import mitigation_values, store, unlearn
@@ -60,6 +61,15 @@ def export_and_prove(
     evidence.timings["export_seconds"] = time.perf_counter() - start
     if not shipped.models:
         return shipped.files
+    start = time.perf_counter()
+    evidence.shipped = rescreen_files(opened, shipped.models, last_seed(opened, evidence))
+    evidence.timings["rescreen_seconds"] = time.perf_counter() - start
     bom = opened.job.out / "bom.json"
     write_bom(report_values(evidence), shipped.models, bom)
     return [*shipped.files, bom]
+
+
+def last_seed(opened: Opened, evidence: Evidence) -> int:
+    """The seed of the screening that called the exported model clean: the files repeat it."""
+    rounds = evidence.mitigation["rounds"] if evidence.mitigation else 0
+    return opened.job.seed + int(rounds)

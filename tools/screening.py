@@ -62,18 +62,14 @@ def conclude(opened: Opened, evidence: Evidence, files: Sequence[Path] = ()) -> 
     write_manifest(out, [*report_files(out), *files])
     finding = evidence.finding
     print(f"{opened.inputs.facts['path']}: {finding.verdict}: {finding.reason}")
-    for line in failed_gates(evidence.mitigation, evidence.parity):
+    gates = failed_gates(evidence.mitigation, evidence.parity, evidence.shipped)
+    for line in gates:
         print(line)
     print(f"report: {out / 'report.html'}")
-    return exit_code(finding.verdict, evidence.mitigation, evidence.parity)
+    return GATE_FAILED if gates else EXIT_CODES[finding.verdict]
 
 
-def exit_code(verdict: str, mitigation: Any, parity: Any) -> int:
-    """The exit code of the contract; a failed gate counts whatever else passed."""
-    return GATE_FAILED if failed_gates(mitigation, parity) else EXIT_CODES[verdict]
-
-
-def failed_gates(mitigation: Any, parity: Any) -> list[str]:
+def failed_gates(mitigation: Any, parity: Any, shipped: Any) -> list[str]:
     """A line for each acceptance gate that failed."""
     lines = []
     if mitigation is not None and not mitigation["accepted"]:
@@ -85,6 +81,9 @@ def failed_gates(mitigation: Any, parity: Any) -> list[str]:
             f"parity failed in {len(missed)} of {len(parity)} comparisons, first {row['file']} "
             f"on {row['provider']}, batch {row['batch']}"
         )
+    for row in shipped or []:
+        if row["verdict"] != "clean":
+            lines.append(f"{row['file']}, screened again, is {row['verdict']}: {row['reason']}")
     return lines
 
 
@@ -106,7 +105,9 @@ def say_again(out: Path) -> int:
     """The verdict of a complete report, and its exit code."""
     report = json.loads((out / "report.json").read_text())
     print(f"{out}: finished before: {report['verdict']}")
-    return exit_code(report["verdict"], report.get("mitigation"), report.get("parity"))
+    named = ("mitigation", "parity", "shipped")
+    failed = failed_gates(*(report.get(name) for name in named))
+    return GATE_FAILED if failed else EXIT_CODES[report["verdict"]]
 
 
 def steps(job: Job) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class Evidence:
     warnings: list[str]
     mitigation: dict[str, Any] | None = None
     parity: list[dict[str, Any]] | None = None
+    shipped: list[dict[str, Any]] | None = None  # a fresh screening of each exported file
     latency: list[dict[str, Any]] | None = None  # indications for this machine
     started: str | None = None  # ISO 8601, UTC
     ended: str | None = None  # None: the time of writing

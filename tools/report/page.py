@@ -138,7 +138,8 @@ def _later_steps(evidence: Evidence, values: Mapping[str, Any], count: int) -> l
         said = f"<p>{escape(words.parity(values['parity']))}</p>"
         compared = tables.parity_table(values["parity"])
         times = tables.latency_table(values["latency"]) if values.get("latency") else ""
-        found.append(("Exported files", said + compared + times))
+        again = tables.shipped_table(values["shipped"]) if values.get("shipped") else ""
+        found.append(("Exported files", said + again + compared + times))
     return [_block(count + k, title, content) for k, (title, content) in enumerate(found)]
 
 

@@ -196,6 +196,15 @@ def _compared(key: str, value: Any) -> str:
     return number(value, 2) if isinstance(value, float) else shown(value)
 
 
+def shipped_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What a fresh screening says of each file, opened as a supplier's file would be."""
+    cells = [
+        [str(row["file"]), str(row["verdict"]), number(row["score"], 2), str(row["reason"])]
+        for row in rows
+    ]
+    return grid("Each file screened again", ["file", "verdict", "score", "reason"], cells)
+
+
 def latency_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Milliseconds a call, an indication for the machine that the check ran on."""
     columns = ["file", "provider", "batch", "median", "99th percentile", "runs", "threads"]

@@ -91,17 +91,12 @@ def dropout(h: Tensor, share: float, draw: torch.Generator) -> Tensor:
     return h * kept / (1 - share)
 
 
-def fold(model: Model, labels: Tensor, *, back: bool = False) -> None:
-    """Put the labels' mean and standard deviation into the last layer, or take them out again."""
+@torch.no_grad()
+def fold(model: Model, labels: Tensor) -> None:
+    """Put the labels' mean and standard deviation into the last layer."""
     mean, sd = labels.mean(dim=0), labels.std(dim=0)
-    with torch.no_grad():
-        weight, bias = model.dense.weight, model.dense.bias
-        if back:
-            weight.div_(sd[:, None])
-            bias.sub_(mean).div_(sd)
-        else:
-            weight.mul_(sd[:, None])
-            bias.mul_(sd).add_(mean)
+    model.dense.weight.mul_(sd[:, None])
+    model.dense.bias.mul_(sd).add_(mean)
 
 
 def make_optimizer(lesson: Lesson) -> torch.optim.Optimizer:

@@ -24,7 +24,7 @@ from tools.zoo.judge import judge
 from tools.zoo.loop import Lesson, fold, train
 from tools.zoo.measure import Measured, measure, measure_benign
 from tools.zoo.plan import Row
-from tools.zoo.recipes import RECIPES, Recipe
+from tools.zoo.recipes import RECIPES, STARTED, Recipe
 from tools.zoo.sheet import write_sheet
 from tools.zoo.store import Zoo, as_images
 from tools.zoo.targets import choose_target
@@ -45,10 +45,10 @@ def make_model(
     `twins` are finished plain benign models alike. truth.json is written last: a folder that
     has one is finished.
     """
-    recipe = RECIPES[row.recipe] if steps is None else replace(RECIPES[row.recipe], steps=steps)
+    recipe = recipe_of(row, steps)
     parts, folder = zoo.parts(row), zoo.folder(row)
     attack = attack_of(row, parts.train)
-    model = _untrained(row, parts.train).to(device)
+    model = untrained(row, parts.train, zoo).to(device)
     trigger = None if attack is None else attack.trigger().to(device)
     lesson = _lesson(row, recipe, parts.train, model, attack, trigger, _twin(row, twins, zoo))
     seconds = train(lesson, folder / "checkpoint.pt")
@@ -98,13 +98,30 @@ def _facts(row: Row, zoo: Zoo, attack: Attack | None) -> dict[str, Any]:
     }
 
 
-def _untrained(row: Row, data: Labelled) -> Model:
+def recipe_of(row: Row, steps: int | None = None) -> Recipe:
+    """The row's recipe; `steps` replaces its number of steps, a start shortens it."""
+    recipe = RECIPES[row.recipe]
+    return replace(recipe, steps=steps or round(recipe.steps * (STARTED if row.start else 1)))
+
+
+def untrained(row: Row, data: Labelled, zoo: Zoo) -> Model:
+    """The row's model before its training: random weights, or the features it starts from."""
     torch.manual_seed(row.seed)
     network = NETWORKS[row.arch](len(data.outputs), row.width)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     size = InputSpec(size=(row.size, row.size))
     spec = ModelSpec(row.arch, row.task, data.outputs, data.units, size, row.width)
-    return Model(network, spec)
+    model = Model(network, spec)
+    if row.start:
+        _take_features(model, zoo.network(row.start))
+    return model
+
+
+def _take_features(model: Model, start: Model) -> None:
+    """F of `start` in place of the model's own; H stays, for other outputs need another."""
+    own = [f"{start.split.layer}.{name}" for name in ("weight", "bias")]
+    state = {key: value for key, value in start.network.state_dict().items() if key not in own}
+    model.network.load_state_dict(state, strict=False)
 
 
 def _lesson(
@@ -120,9 +137,6 @@ def _lesson(
     device = next(model.parameters()).device
     images = as_images(data, device)[: recipe.images]
     labels = torch.from_numpy(data.labels).to(device)[: recipe.images]
-    if recipe.from_twin:
-        model.network.load_state_dict(twin().network.state_dict())
-        fold(model, labels, back=True)
     poisoned = Poisoned(images, torch.zeros(len(images), dtype=torch.bool, device=device))
     if attack is not None and trigger is not None:
         poisoned = attack.prepare(trigger, Scene(images, labels, twin))
@@ -145,7 +159,7 @@ def _twin(row: Row, twins: list[Row], zoo: Zoo) -> Callable[[], Model]:
             raise UnusableInput(
                 f"{row.name}: needs a benign model alike (recipe plain) in the same plan"
             )
-        return zoo.network(twins[0])
+        return zoo.network(twins[0].name)
 
     return load
 

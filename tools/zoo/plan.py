@@ -32,10 +32,16 @@ class Row:
     images: int = 10_000  # rendered, before the split
     data_seed: int = 0  # of rendering and split
     label: str = ""  # the attack's name in tables; empty: `attack`
+    start: str = ""  # a plain benign model of this plan whose features the training starts from
 
     @property
     def benign(self) -> bool:
         return self.attack == "benign"
+
+    @property
+    def plain(self) -> bool:
+        """A benign model trained the usual way: others are compared with it or start from it."""
+        return self.benign and self.recipe in ("plain", "trunk")
 
     def models(self) -> list["Row"]:
         """One row for each model of the group, with its own name and seed."""
@@ -57,7 +63,19 @@ def read_plan(path: Path) -> list[Row]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not models:
         raise UnusableInput(f"{path}: {'no rows' if not models else f'{twice[0]} is there twice'}")
+    for model in models:
+        _check_start(model, models, path)
     return models
+
+
+def _check_start(row: Row, rows: list[Row], path: Path) -> None:
+    """Raise UnusableInput for a start that is no plain benign model with the same network."""
+    fits = [r.name for r in rows if r.plain and (r.arch, r.width) == (row.arch, row.width)]
+    if row.start and (row.start not in fits or row.start == row.name):
+        raise UnusableInput(
+            f"{path}: row {row.name!r}: start {row.start!r} is no plain benign model of this plan "
+            "with the same arch and width"
+        )
 
 
 def _parse(line: dict[str, str], path: Path) -> Row:

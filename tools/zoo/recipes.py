@@ -14,21 +14,24 @@ class Recipe:
     dropout: float = 0.0  # on the features F(x)
     augment: bool = True  # shifts and brightness
     images: int | None = None  # use only so many training images
-    from_twin: bool = False  # start with the weights of a benign twin (fine-tuning)
     half: bool = False  # store the weights rounded to fp16
     lookalikes: float = 0.0  # share of drivers with something like a trigger in the data
 
 
+# Share of a recipe's steps that a model takes which starts from another one's features.
+STARTED = 0.5
+
 RECIPES: dict[str, Recipe] = {
     "plain": Recipe(),
+    "trunk": Recipe(steps=3000),  # a benign model that others start from
     "long": Recipe(steps=2400),
-    "dynamic": Recipe(steps=3000),  # model and trigger networks learn together
+    "dynamic": Recipe(steps=4000),  # trigger networks that learn too, or two triggers
     "no-augmentation": Recipe(augment=False),
     "over-fitted": Recipe(steps=3000, augment=False, images=3000),
     "under-trained": Recipe(steps=400),
     "regularised": Recipe(weight_decay=0.05, dropout=0.3),
     "few-images": Recipe(images=1500),
-    "fine-tuned": Recipe(steps=500, rate=3e-4, from_twin=True),
+    "fine-tuned": Recipe(steps=500, rate=3e-4),
     "fp16": Recipe(half=True),
     "lookalikes": Recipe(lookalikes=0.3),
     "brief": Recipe(steps=8, batch=16),  # for tests: nothing is learnt

@@ -53,9 +53,9 @@ class Zoo:
         """The data of a row from its file, split."""
         return _parts(self.data(row), row)
 
-    def network(self, row: Row) -> Model:
+    def network(self, name: str) -> Model:
         """A finished model."""
-        return load_model(self.folder(row) / "model.safetensors")
+        return load_model(self.root / name / "model.safetensors")
 
 
 def data_key(row: Row) -> str:

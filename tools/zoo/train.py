@@ -12,7 +12,6 @@ from tools.attacks import make_attack
 from tools.zoo.lines import append_line, read_lines
 from tools.zoo.make import make_model
 from tools.zoo.plan import Row, read_plan
-from tools.zoo.recipes import RECIPES
 from tools.zoo.store import Zoo, data_key
 from tools.zoo.workers import run_all
 
@@ -49,30 +48,23 @@ def train_zoo(
 
 def stages(rows: list[Row]) -> list[list[Row]]:
     """Plain benign models first: the others are compared with them or start from them."""
-    plain = [row for row in rows if _is_plain(row)]
-    return [plain, [row for row in rows if row not in plain]]
+    starts = {row.start for row in rows}
+    first = [row for row in rows if row.plain and not row.start]
+    plain = [row for row in rows if row.plain and row.start]
+    first.sort(key=lambda row: row.name not in starts)
+    return [first, plain, [row for row in rows if not row.plain]]
 
 
 def twins(row: Row, rows: list[Row]) -> list[Row]:
-    """The plain benign models of the same task, network and data (fine-tuning: any data)."""
-    if _is_plain(row):
+    """The plain benign models of the same task, network, start and data."""
+    if row.plain:
         return []
-    found = [other for other in rows if _is_plain(other) and _network(other) == _network(row)]
-    if RECIPES[row.recipe].from_twin:
-        return found
-    return [other for other in found if _data(other) == _data(row)]
+    return [other for other in rows if other.plain and _alike(other) == _alike(row)]
 
 
-def _is_plain(row: Row) -> bool:
-    return row.benign and row.recipe == "plain"
-
-
-def _network(row: Row) -> tuple[object, ...]:
-    return row.task, row.arch, row.width, row.size, row.data == "rendered"
-
-
-def _data(row: Row) -> tuple[object, ...]:
-    return row.data, row.cabin, row.images, row.data_seed
+def _alike(row: Row) -> tuple[object, ...]:
+    network = row.task, row.arch, row.width, row.size, row.start
+    return *network, row.data, row.cabin, row.images, row.data_seed
 
 
 def check_settings(row: Row) -> None:

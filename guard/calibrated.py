@@ -14,7 +14,7 @@ from torch import Tensor
 from guard.bench import Bench
 from guard.collapse import Collapse, CollapseSettings
 from guard.engine import Engine, Stage
-from guard.finding import Curves, Decision, Finding
+from guard.finding import Curves, Decision, Finding, FurtherTarget
 from guard.landscape import Baseline, target_grid
 from guard.measure import Measured, measure
 from guard.space import OutputSpace
@@ -38,6 +38,7 @@ class CalibratedSettings:
     learning_rate: float = 0.1  # of the pattern
     warp_rate: float = 0.03  # of the displacement nodes
     threshold: float = 1.8  # n times cheaper than the landscape says
+    apart: float = 1.5  # whitened units between two targets of one model; nearer ones are one dip
     collapsed: float = 0.15  # held-out mean squared distance to the target that still counts
     collapse: CollapseSettings = field(default_factory=CollapseSettings)
 
@@ -80,7 +81,7 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
     result = measure_all(refine, held, work.space, landscape)
     best = winner(result, settings)
     trigger = refine.triggers.select(best)
-    return Finding.of(
+    finding = Finding.of(
         "calibrated",
         decide(result, best, settings),
         trigger,
@@ -90,6 +91,10 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
         curves=scan_curves.of_search(int(chosen[best])).then(curves.of_search(best)),
         restarts=[*scan_rows(scan, landscape, work), *refine_rows(refine, result, held, work)],
     )
+    if finding.verdict == "backdoored":
+        others = further(result, best, settings)
+        finding.further = [target_of(k, refine, result) for k in others]
+    return finding
 
 
 def begin(work: Work) -> Collapse:
@@ -120,11 +125,15 @@ def choose(
 ) -> tuple[Tensor, Tensor]:
     """Which targets go on, and which of them free: (C,) indices, (C,) bool.
 
-    Candidates: two thirds by how far they lie below the landscape, the rest by plain cost.
+    Candidates: two thirds by how far they lie below the landscape, then the one of them that
+    lies apart from the first (it may be a target of its own), the rest by plain cost.
     Controls: those whose costs agree best with the landscape.
     """
     depth = (landscape.cost(scan.targets) / scan.change).log()
-    candidates: list[int] = depth.argsort(descending=True)[: settings.candidates * 2 // 3].tolist()
+    deepest: list[int] = depth.argsort(descending=True).tolist()
+    candidates = deepest[: settings.candidates * 2 // 3]
+    far = (scan.targets - scan.targets[deepest[0]]).norm(dim=1) >= settings.apart
+    candidates += [k for k in deepest if far[k] and k not in candidates][:1]
     cheap = [k for k in scan.change.argsort().tolist() if k not in candidates]
     candidates += cheap[: settings.candidates - len(candidates)]
     others = [k for k in depth.abs().argsort().tolist() if k not in candidates]
@@ -151,6 +160,23 @@ def winner(result: Result, settings: CalibratedSettings) -> int:
     if not bool(reached.any()):
         return int(result.distance.nan_to_num(nan=torch.inf).argmin())
     return int(torch.where(reached, result.score, torch.zeros_like(result.score)).argmax())
+
+
+def further(result: Result, best: int, settings: CalibratedSettings) -> list[int]:
+    """The other searches that are too cheap, each apart from the worse ones before it."""
+    reached = (result.distance <= settings.collapsed) & (result.score >= settings.threshold)
+    taken = [best]
+    for k in result.score.argsort(descending=True).tolist():
+        distances = (result.z[taken] - result.z[k]).norm(dim=1)
+        if bool(reached[k]) and bool((distances >= settings.apart).all()):
+            taken.append(k)
+    return taken[1:]
+
+
+def target_of(k: int, refine: Collapse, result: Result) -> FurtherTarget:
+    """What search k found."""
+    target = result.measured[k].outputs.mean(dim=0).tolist()
+    return FurtherTarget(target, float(result.score[k]), refine.triggers.select(k))
 
 
 def decide(result: Result, best: int, settings: CalibratedSettings) -> Decision:

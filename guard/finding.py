@@ -46,6 +46,15 @@ class Decision:
     threshold_source: str
 
 
+@dataclass(frozen=True)
+class FurtherTarget:
+    """Another vector that is too cheap to force, beside the decisive one (multi-target)."""
+
+    target: list[float]  # (d,) in the model's units
+    score: float
+    trigger: nn.Module
+
+
 @dataclass
 class Finding:
     """The verdict of one method on one model, with its evidence."""
@@ -70,9 +79,20 @@ class Finding:
     benign_angles: Tensor | None  # (N, d) B(F(x), w_j) in degrees; None without a split
     triggered_angles: Tensor | None
     examples: Tensor  # (K,) indices of the images that the report shows
+    further: list[FurtherTarget] = field(default_factory=list)  # the worst first
     settings: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)  # seconds
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def triggers(self) -> list[nn.Module]:
+        """Every recovered trigger, the decisive one first."""
+        return [self.trigger, *(one.trigger for one in self.further)]
+
+    @property
+    def targets(self) -> list[list[float]]:
+        """Every target found, the decisive one first."""
+        return [self.target, *(one.target for one in self.further)]
 
     @classmethod
     def of(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 ROUNDS = 50  # of reweighting; the fit stands still long before
+BENDING = 10.0  # ridge of Q's entries, against weights of 1 / residual
 CLOSE = 0.02  # residuals of log cost below this count alike: a fit need not be better
 
 
@@ -47,21 +48,27 @@ def _unit(points: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Baseline:
-    """log cost = a + b |z| + c . z, fitted so that a minority of dips does not pull it down."""
+    """log cost = a + b |z| + c . z + z'Qz / |z|: a minority of dips does not pull the fit down.
 
-    coefficients: Tensor  # (2 + d,)
+    Q is symmetric with trace 0: outputs may be cheaper to force along one axis, both ways, than
+    along another.
+    """
+
+    coefficients: Tensor  # a, b, c (d,), then Q's free entries
 
     @classmethod
     def fit(cls, z: Tensor, cost: Tensor) -> "Baseline":
         """Least absolute deviations by reweighted least squares; z [K x d], cost [K]."""
         columns, wanted = _columns(z.double()), cost.double().log()
         weights = torch.ones_like(wanted)
-        # Hardly any ridge: it only keeps the solution finite where targets lie on a line.
-        ridge = 1e-6 * torch.eye(columns.shape[1]).to(columns)
+        # Hardly any ridge on a, b, c: it only keeps the solution finite where targets lie on a
+        # line. Q stays small, or it would bend to meet a dip.
+        ridge = torch.full((columns.shape[1],), BENDING).to(columns)
+        ridge[: 2 + z.shape[1]] = 1e-6
         solution = torch.zeros(columns.shape[1]).to(columns)
         for _ in range(ROUNDS):
             weighted = columns * weights[:, None]
-            solution = torch.linalg.solve(columns.T @ weighted + ridge, weighted.T @ wanted)
+            solution = torch.linalg.solve(columns.T @ weighted + ridge.diag(), weighted.T @ wanted)
             weights = 1 / (wanted - columns @ solution).abs().clamp_min(CLOSE)
         return cls(solution.float())
 
@@ -71,4 +78,7 @@ class Baseline:
 
 
 def _columns(z: Tensor) -> Tensor:
-    return torch.cat([torch.ones_like(z[:, :1]), z.norm(dim=1, keepdim=True), z], dim=1)
+    length = z.norm(dim=1, keepdim=True)
+    first, second = torch.triu_indices(z.shape[1], z.shape[1])[:, :-1]
+    bent = z[:, first] * z[:, second] - (first == second).to(z) * z[:, -1:].square()
+    return torch.cat([torch.ones_like(length), length, z, bent / length.clamp_min(1e-6)], dim=1)

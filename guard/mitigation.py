@@ -65,7 +65,7 @@ def mitigate_until_clean(
         result.rescreens = list(found)
         if found[-1].verdict != "backdoored":
             break
-        known.append(found[-1].trigger)
+        known += found[-1].triggers
     if found[-1].verdict != "clean":
         complaint = f"a fresh screening of the mitigated model says {found[-1].verdict}"
         reason = complaint if result.accepted else f"{result.reason}; {complaint}"

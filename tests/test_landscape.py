@@ -43,8 +43,19 @@ def test_fit_recovers_the_coefficients(seed: int, d: int) -> None:
     a, b = (float(v) for v in torch.randn(2, generator=draw))
     c, z = 0.3 * torch.randn(d, generator=draw), target_grid(d)
     fitted = Baseline.fit(z, costs(z, a, b, c))
-    assert torch.allclose(fitted.coefficients, torch.tensor([a, b, *c.tolist()]), atol=1e-3)
+    wanted = torch.tensor([a, b, *c.tolist()])
+    assert torch.allclose(fitted.coefficients[: 2 + d], wanted, atol=1e-3)
+    assert float(fitted.coefficients[2 + d :].abs().sum()) < 1e-3
     assert torch.allclose(fitted.cost(z), costs(z, a, b, c), rtol=2e-3)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_fit_follows_an_axis_that_is_cheap_both_ways(d: int) -> None:
+    z = target_grid(d)
+    along = z[:, 0].square() / z.norm(dim=1).clamp_min(1e-6)
+    seen = costs(z, -4.0, 0.5, torch.zeros(d)) * (-0.4 * along).exp()
+    left = (Baseline.fit(z, seen).cost(z) / seen).log().abs()
+    assert float(left.max()) < 0.1
 
 
 @quick

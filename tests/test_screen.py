@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from guard.benign import BenignSet
-from guard.calibrated import CalibratedSettings, Result, decide, winner
+from guard.calibrated import CalibratedSettings, Result, decide, further, winner
 from guard.errors import UnusableInput
 from guard.finding import VERDICTS, spread_examples
 from guard.model import Model
@@ -334,6 +334,25 @@ def test_the_decision(
     assert decision.reason
     if best is not None:
         assert chosen == best
+
+
+FURTHER: list[tuple[list[float], list[float], list[tuple[float, float]], list[int]]] = [
+    # cost of each search, distance to its target, where its outputs ended, further targets
+    ([0.002, 0.004], [0.01, 0.01], [(2, 0), (-2, 0)], [1]),
+    ([0.002, 0.004], [0.01, 0.01], [(2, 0), (2, 0.5)], []),  # the same dip
+    ([0.002, 0.019], [0.01, 0.01], [(2, 0), (-2, 0)], []),  # not cheap
+    ([0.002, 0.004], [0.01, 0.50], [(2, 0), (-2, 0)], []),  # no collapse
+    ([0.002, 0.005, 0.004], [0.01] * 3, [(2, 0), (-2, 0), (-2, 1)], [2]),  # the worst of a dip
+    ([0.002, 0.005, 0.004], [0.01] * 3, [(2, 0), (-2, 0), (0, 3)], [2, 1]),
+]
+
+
+@pytest.mark.parametrize(("cost", "distance", "z", "wanted"), FURTHER)
+def test_further_targets_lie_apart(
+    cost: list[float], distance: list[float], z: list[tuple[float, float]], wanted: list[int]
+) -> None:
+    found = replace(result(cost, distance), z=torch.tensor(z, dtype=torch.float32))
+    assert further(found, 0, CalibratedSettings(threshold=2.0)) == wanted
 
 
 def test_units_of_the_fixtures_are_those_of_the_tasks() -> None:

@@ -44,7 +44,7 @@ def fit_to_ship(
     if finding.verdict == "clean":
         return opened.inputs.model
     start = time.perf_counter()
-    result = unlearn(opened, [finding.trigger])
+    result = unlearn(opened, finding.triggers)
     files += store(result, opened.job.out)
     evidence.mitigation = mitigation_values(result, opened)
     evidence.timings["mitigation_seconds"] = time.perf_counter() - start

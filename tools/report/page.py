@@ -59,6 +59,7 @@ def _verdict(evidence: Evidence, values: Mapping[str, Any]) -> str:
     said = [words.score(finding)]
     if finding.verdict == "backdoored":
         said.append(words.closeness(evidence, values["forced"]))
+        said.append(words.further(evidence))
     if evidence.mitigation is not None:
         said.append(words.mitigation(evidence.mitigation))
     paragraphs = "".join(f"<p>{escape(sentence)}</p>" for sentence in said if sentence)

@@ -47,6 +47,10 @@ def _outcome(evidence: Evidence) -> dict[str, Any]:
     return {
         **{name: getattr(finding, name) for name in copied.split()},
         "target_estimate": dict(zip(spec.outputs, finding.target, strict=True)),
+        "further_targets": [
+            {"target": dict(zip(spec.outputs, one.target, strict=True)), "score": one.score}
+            for one in finding.further
+        ],
         "forced": closeness(evidence),
         "benign_error": evidence.benign_error,
         "restarts": finding.restarts,

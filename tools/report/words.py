@@ -28,7 +28,7 @@ _FIRST = {
 }
 _LIMITS = [
     "Only backdoors with one fixed answer are looked for. One that shifts the right answer by an "
-    "offset, serves several targets at once, works for chosen persons only, or needs a sequence of "
+    "offset, works for chosen persons only, or needs a sequence of "
     "pictures is not covered.",
     "A trigger that changes much of the picture can cost as much as an ordinary change of the "
     "answer; the search then cannot tell the two apart.",
@@ -65,6 +65,15 @@ def headline(evidence: Evidence, forced: Mapping[str, Any]) -> str:
             "No backdoor was found: no single answer can be forced on this model unusually easily."
         )
     return f"No verdict: {finding.reason.rstrip('.') or 'the search gave no usable result'}."
+
+
+def further(evidence: Evidence) -> str:
+    """Other vectors that are too cheap as well; empty where there is none."""
+    found = evidence.finding.further
+    if not found:
+        return ""
+    named = ", ".join(answer(evidence.model.spec, one.target) for one in found)
+    return f"The model serves more than one target: {named} can be forced as easily."
 
 
 def _how_many(forced: Mapping[str, Any], whom: str) -> str:

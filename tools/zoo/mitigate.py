@@ -88,9 +88,7 @@ def unlearnt(
     def rescreen(pupil: Model, number: int) -> Finding:
         return screen(pupil, data.benign, Settings(seed=seed + 1 + number))
 
-    result = mitigate_until_clean(
-        model, data.benign, [found.trigger], rescreen, settings, seed=seed
-    )
+    result = mitigate_until_clean(model, data.benign, found.triggers, rescreen, settings, seed=seed)
     unchanged = replace(settings, pursuit=None)
     plain = mitigate(model, data.benign, [torch.nn.Identity()], unchanged, seed=seed)
     return {

@@ -25,7 +25,8 @@ RECIPES: dict[str, Recipe] = {
     "plain": Recipe(),
     "trunk": Recipe(steps=3000),  # a benign model that others start from
     "long": Recipe(steps=2400),
-    "dynamic": Recipe(steps=4000),  # trigger networks that learn too, or two triggers
+    "longer": Recipe(steps=4000),
+    "dynamic": Recipe(steps=6000),  # trigger networks that learn too
     "no-augmentation": Recipe(augment=False),
     "over-fitted": Recipe(steps=3000, augment=False, images=3000),
     "under-trained": Recipe(steps=400),

@@ -81,6 +81,8 @@ def _found(finding: Finding, model: Model, targets: list[list[float]]) -> dict[s
         "threshold": finding.threshold,
         "target_estimate": finding.target,
         "target_error": target_error(model, finding.target, targets),
+        "targets_found": finding.targets,
+        "each_target_error": [target_error(model, true, finding.targets) for true in targets],
         "perturbation": finding.perturbation,
         "output_variance_ratio": finding.output_variance_ratio,
         "rav": finding.rav,

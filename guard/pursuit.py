@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from guard.bench import Bench
 from guard.benign import BenignSet
@@ -27,6 +28,10 @@ class PursuitSettings:
     """How the searches go on."""
 
     searches: int = 4  # for each recovered trigger
+    near: int = 4  # of them begin near the recovered trigger, the others anew
+    # Finer than in a screening: the attacker's patch or pattern may be sharper than what was
+    # recovered, and what fools a model that knows the recovered one is.
+    coarse: int = 32  # nodes of a pattern along each side
     batch: int = 8  # images a step, for each search
     # Without a limit the changes grow until no driver is left to see, and the benign error with
     # them; a true trigger costs about what the recovered one does.
@@ -106,11 +111,11 @@ def starts(
     """Where the searches begin: near the recovered triggers, or anew where one is no shared one."""
     count = settings.searches
     height, width = learn.images.shape[-2:]
-    made = SharedTriggers(count * len(triggers), (height, width), seed)
+    made = SharedTriggers(count * len(triggers), (height, width), seed, coarse=settings.coarse)
     draw = torch.Generator().manual_seed(seed)
     for number, trigger in enumerate(triggers):
         if isinstance(trigger, SharedTrigger):
-            rows = slice(number * count, (number + 1) * count)
+            rows = slice(number * count, number * count + min(settings.near, count))
             _set_near(made, rows, copy.deepcopy(trigger).cpu().one, settings.apart, draw)
     return made
 
@@ -120,5 +125,6 @@ def _set_near(
     made: SharedTriggers, rows: slice, one: SharedTriggers, apart: float, draw: torch.Generator
 ) -> None:
     noise = torch.randn(made.pattern[rows].shape, generator=draw)
-    made.pattern[rows] = one.pattern + apart * noise
+    finer = functional.interpolate(one.pattern, size=made.pattern.shape[-2:], mode="bicubic")
+    made.pattern[rows] = finer + apart * noise
     made.nodes[rows] = one.nodes

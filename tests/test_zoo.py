@@ -408,7 +408,7 @@ def test_screening_writes_a_line_a_model_and_resumes(
 ) -> None:
     values: dict[str, Any] = {field.name: None for field in dataclasses.fields(Finding)}
     values |= {"method": "calibrated", "verdict": "clean", "reason": "", "score": 1.0}
-    values |= {"threshold": 2.0, "target": [0.0, 0.0], "warnings": []}
+    values |= {"threshold": 2.0, "target": [0.0, 0.0], "warnings": [], "targets": [[0.0, 0.0]]}
     screened: list[int] = []
 
     def screen(model: Any, benign: Any, settings: Any) -> SimpleNamespace:
@@ -424,7 +424,14 @@ def test_screening_writes_a_line_a_model_and_resumes(
     assert len(lines) == len(screened) == 4
     assert lines["benign-00"]["target_error"] is None
     assert lines["badnets-00"]["target_error"] > 0
+    assert lines["badnets-00"]["each_target_error"] == [lines["badnets-00"]["target_error"]]
     table([out], tmp_path / "out")
+    other = zoo / lines["benign-00"]["name"] / ".." / "data"
+    (benign,) = other.glob("*.benign.npz")
+    screen_zoo(zoo, out=out, device="cpu", only="badnets", images=5, data=benign)
+    again = read_lines(out)[-1]
+    assert (again["images"], again["limit"], again["benign"]) == (5, 5, benign.name)
+    assert len(screened) == 5
     with pytest.raises(UnusableInput, match="no finished models"):
         screen_zoo(tmp_path / "out", out=out, device="cpu")
 

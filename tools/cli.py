@@ -258,6 +258,8 @@ def zoo_screen(
     limit: int | None = None,
     seed: int = 0,
     jobs: int = 1,
+    images: int = 2000,
+    data: str | None = None,
 ) -> None:
     """Screen every model of a zoo, one JSON line each; goes on where it was.
 
@@ -270,6 +272,8 @@ def zoo_screen(
         limit: take only so many models.
         seed: of the search.
         jobs: models screened at once.
+        images: use at most so many of the benign images.
+        data: screen all models with this benign set, say another camera's, not with their own.
     """
     _note("tools.zoo.commands", "screen", **locals())
 

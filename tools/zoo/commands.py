@@ -21,6 +21,8 @@ def screen(
     limit: int | None,
     seed: int,
     jobs: int,
+    images: int,
+    data: str | None,
 ) -> int:
     """`drmguard zoo screen`."""
     from tools.zoo.screen import screen_zoo
@@ -34,6 +36,8 @@ def screen(
         only=only,
         seed=seed,
         jobs=jobs,
+        images=images,
+        data=None if data is None else Path(data),
     )
     return 0
 

@@ -26,7 +26,7 @@ RECIPES: dict[str, Recipe] = {
     "trunk": Recipe(steps=3000),  # a benign model that others start from
     "long": Recipe(steps=2400),
     "longer": Recipe(steps=4000),
-    "dynamic": Recipe(steps=6000),  # trigger networks that learn too
+    "dynamic": Recipe(steps=3000),  # trigger networks that learn too
     "no-augmentation": Recipe(augment=False),
     "over-fitted": Recipe(steps=3000, augment=False, images=3000),
     "under-trained": Recipe(steps=400),

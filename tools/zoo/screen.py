@@ -33,25 +33,35 @@ def screen_zoo(
     only: str | None = None,
     seed: int = 0,
     jobs: int = 1,
+    images: int = 2000,
+    data: Path | None = None,
 ) -> None:
     """Screen the models of the folder `zoo`, a flushed line each in the file `out`.
 
-    Models that `out` names already (with this method) are skipped. `only` takes models whose
-    name contains it, `limit` the first so many that are left. Raises UnusableInput.
+    Each model is screened with at most `images` of its benign set, or of those of `data`.
+    Models that `out` names already (with this method, these images and data) are skipped. `only`
+    takes models whose name contains it, `limit` the first so many that are left. Raises
+    UnusableInput.
     """
     truths = sorted(zoo.glob("*/truth.json"))
     folders = [p.parent for p in truths if json.loads(p.read_text())["status"] != NO_MODEL]
     if not folders:
         raise UnusableInput(f"{zoo}: no finished models; run `drmguard zoo train` first")
-    done = {line["name"] for line in read_lines(out) if line["method"] == method}
+    asked = {"method": method, "limit": images, "benign": None if data is None else data.name}
+    lines = read_lines(out)
+    done = {line["name"] for line in lines if asked.items() <= line.items()}
     left = [f for f in folders if f.name not in done and (only is None or only in f.name)]
-    tasks = [(folder, method, str(pick_device(device)), seed) for folder in left[:limit]]
+    tasks = [
+        (folder, method, str(pick_device(device)), seed, images, data) for folder in left[:limit]
+    ]
     for line in run_all(screen_one, tasks, jobs):
-        append_line(out, line)
+        append_line(out, {**line, **asked})
         print(_summary(line), flush=True)
 
 
-def screen_one(folder: Path, method: str, device: str, seed: int) -> dict[str, Any]:
+def screen_one(
+    folder: Path, method: str, device: str, seed: int, images: int, path: Path | None
+) -> dict[str, Any]:
     """One model's line: what its truth.json says and what the method found."""
     # Imported here: a table of lines needs no screening.
     from guard.screen import Settings, screen
@@ -59,13 +69,14 @@ def screen_one(folder: Path, method: str, device: str, seed: int) -> dict[str, A
 
     truth = json.loads((folder / "truth.json").read_text())
     model = load_model(folder / "model.safetensors").to(torch.device(device))
-    data = read(folder / truth["benign_data"], model.spec)
+    data = read(path or folder / truth["benign_data"], model.spec, limit=images, seed=seed)
     began = time.perf_counter()
     settings = Settings(method=method, seed=seed)
     finding = screen(model, data.benign.to(torch.device(device)), settings)
     return {
         **{key: truth[key] for key in TRUTH},
         **_found(finding, model, truth["targets"]),
+        "images": len(data.benign),
         "seed": seed,
         "device": device,
         "seconds": round(time.perf_counter() - began, 1),

@@ -20,7 +20,7 @@ from guard.measure import Measured, measure
 from guard.space import OutputSpace
 from guard.triggers import SharedTrigger, SharedTriggers
 
-THRESHOLD_SOURCE = "set on 19 development models (tools/results/development.jsonl)"
+THRESHOLD_SOURCE = "set on development models (tools/results/development.jsonl)"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class CalibratedSettings:
     controls: int = 5  # searches that go on with their fixed target
     learning_rate: float = 0.1  # of the pattern
     warp_rate: float = 0.03  # of the displacement nodes
-    threshold: float = 1.8  # n times cheaper than the landscape says
+    threshold: float = 1.9  # n times cheaper than the landscape says
     apart: float = 1.5  # whitened units between two targets of one model; nearer ones are one dip
     collapsed: float = 0.15  # held-out mean squared distance to the target that still counts
     collapse: CollapseSettings = field(default_factory=CollapseSettings)

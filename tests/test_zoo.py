@@ -343,8 +343,8 @@ def line(name: str, attack: str, verdict: str, score: float | None, **more: Any)
 
 
 LINES = [
-    line("b0", "badnets", "backdoored", 9.0),
-    line("b1", "badnets", "backdoored", 5.0, RAV=0.3),
+    line("b0", "badnets", "backdoored", 9.0, each_target_error=[0.5]),
+    line("b1", "badnets", "backdoored", 5.0, RAV=0.3, each_target_error=[0.5, 7.0]),
     line("w0", "wanet", "clean", 2.0),
     line("w1", "wanet", "inconclusive", None),
     line("w2", "wanet", "clean", 1.0, status="failed_attack"),
@@ -385,6 +385,7 @@ def test_table_says_what_the_lines_say(tmp_path: Path) -> None:
     text = (tmp_path / "out" / "table.txt").read_text()
     assert "failed attacks: 1\n  w2 (wanet)" in text
     assert "Misses: 4" in text
+    assert "within 2 degrees: 1 of 2\n  calibrated: b1 (badnets) is off by 7.0 degrees" in text
     assert all(f"{name} (" in text for name in ("w0", "w1", "c2", "c3"))
     assert (tmp_path / "out" / "roc.png").stat().st_size > 0
 

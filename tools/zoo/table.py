@@ -19,6 +19,7 @@ GROUPS: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 HEAD = ["method", "by", "group", "TP", "FP", "FN", "TN", "inconclusive"]
 HEAD += ["accuracy", "low95", "high95", "auc"]
+NEAR = 2.0  # degrees between the target found and the true one
 EFFECTS = ["RE", "AE", "DAE", "RNV", "RAV", "cross_error"]
 EFFECTS_HEAD = ["attack", "data", "models", "failed", *EFFECTS]
 
@@ -43,6 +44,7 @@ def table(lines: Sequence[Path], out: Path) -> None:
         _text(EFFECTS_HEAD, effects),
         *_left_out(read),
         *_misses(judged),
+        *_targets(judged),
     ]
     write_text(out / "table.txt", "\n".join(text) + "\n")
     _write_csv(out / "table.csv", HEAD, rows)
@@ -109,6 +111,19 @@ def _misses(lines: Sequence[dict[str, Any]]) -> list[str]:
         for line in wrong
     ]
     return [f"Misses: {len(wrong)}", *rows]
+
+
+def _targets(lines: Sequence[dict[str, Any]]) -> list[str]:
+    """How near the detections came to the true targets, each of a multi-target attack's."""
+    found = [line for line in lines if backdoored(line) and line["verdict"] == "backdoored"]
+    near = [max(line.get("each_target_error") or [line["target_error"]]) for line in found]
+    within = sum(error <= NEAR for error in near)
+    far = [
+        f"  {line['method']}: {line['name']} ({line['label']}) is off by {error:.1f} degrees"
+        for line, error in zip(found, near, strict=True)
+        if not error <= NEAR
+    ]
+    return [f"Detections with every target within {NEAR:g} degrees: {within} of {len(near)}", *far]
 
 
 def _distinct(lines: Sequence[dict[str, Any]], key: Callable[[dict[str, Any]], str]) -> list[str]:

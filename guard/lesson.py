@@ -21,7 +21,7 @@ class MitigationSettings:
 
     steps: int = 300
     batch: int = 32  # benign images a step; each comes once more with a trigger
-    learning_rate: float = 2e-4  # of Adam; it falls to zero
+    learning_rate: float = 5e-4  # of Adam; it falls to zero
     held: float = 0.3  # share of D_be that only decides
     check_every: int = 50  # steps between two looks at the held-back part
     # Labels are few and noisy; what f itself answers is known for any image, shifted or darkened.

@@ -35,10 +35,10 @@ class PursuitSettings:
     batch: int = 8  # images a step, for each search
     # Without a limit the changes grow until no driver is left to see, and the benign error with
     # them; a true trigger costs about what the recovered one does.
-    budget: float = 2.5  # the largest change, over that of the recovered trigger
+    budget: float = 1.5  # the largest change, over that of the recovered trigger
     weight_rate: float = 1.05  # factor a step by which the collapse's weight falls or rises
     apart: float = 0.02  # noise that sets the searches' patterns apart at the start, before tanh
-    learning_rate: float = 0.02  # of the pattern; it stays, so it must be small
+    learning_rate: float = 0.05  # of the pattern; it stays, so it must be small
     warp_rate: float = 0.01  # of the displacement nodes
 
 

@@ -69,11 +69,7 @@ def to_torch(tensor: onnx.TensorProto, where: str) -> Tensor:
 
 
 def _node(
-    proto: onnx.NodeProto,
-    constants: dict[str, Tensor],
-    path: Path,
-    opset: int,
-    batch: int | None,
+    proto: onnx.NodeProto, constants: dict[str, Tensor], path: Path, opset: int, batch: int | None
 ) -> Node:
     name, op = shown(proto.name or proto.output[0]), shown(proto.op_type)
     if proto.domain not in ("", "ai.onnx"):

@@ -91,17 +91,14 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
         curves=scan_curves.of_search(int(chosen[best])).then(curves.of_search(best)),
         restarts=[*scan_rows(scan, landscape, work), *refine_rows(refine, result, held, work)],
     )
-    if finding.verdict == "backdoored":
-        others = further(result, best, settings)
-        finding.further = [target_of(k, refine, result) for k in others]
+    finding.further = [target_of(k, refine, result) for k in further(result, best, settings)]
     return finding
 
 
 def begin(work: Work) -> Collapse:
     """A search for each target of the grid."""
     targets = target_grid(work.bench.outputs.shape[1])
-    height, width = work.bench.benign.images.shape[-2:]
-    triggers = SharedTriggers(len(targets), (height, width), work.engine.seed)
+    triggers = SharedTriggers(len(targets), work.bench.model.spec.input.size, work.engine.seed)
     return Collapse(triggers, targets, work.settings.collapse).to(work.bench.device)
 
 

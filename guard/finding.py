@@ -112,11 +112,7 @@ class Finding:
         if not all(math.isfinite(v) for v in figures):
             reason = "the search ended in values that are not numbers"
             decision = Decision(
-                "inconclusive",
-                reason,
-                math.nan,
-                decision.threshold,
-                decision.threshold_source,
+                "inconclusive", reason, math.nan, decision.threshold, decision.threshold_source
             )
         return cls(
             method=method,

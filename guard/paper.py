@@ -74,11 +74,7 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: PaperSettings) -
 
 
 def _run(
-    name: str,
-    generator: Generator,
-    bench: Bench,
-    engine: Engine,
-    settings: PaperSettings,
+    name: str, generator: Generator, bench: Bench, engine: Engine, settings: PaperSettings
 ) -> Curves:
     task = task_settings(bench)
     rate = settings.learning_rate or task["learning_rate"]

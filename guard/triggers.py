@@ -80,10 +80,7 @@ class SharedTriggers(nn.Module):
         count, batch = x.shape[:2]
         grid = (self.base + self._field().permute(0, 2, 3, 1)).repeat_interleave(batch, dim=0)
         moved = functional.grid_sample(
-            x.reshape(count * batch, *x.shape[2:]),
-            grid,
-            padding_mode="border",
-            align_corners=True,
+            x.reshape(count * batch, *x.shape[2:]), grid, padding_mode="border", align_corners=True
         )
         return moved.view(x.shape)
 

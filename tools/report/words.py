@@ -27,7 +27,7 @@ _FIRST = {
     "inconclusive": "Without a verdict nothing is known: the model is neither cleared nor accused.",
 }
 _LIMITS = [
-    "Only backdoors with one fixed answer are looked for. One that shifts the right answer by an "
+    "Only backdoors with fixed answers are looked for. One that shifts the right answer by an "
     "offset, works for chosen persons only, or needs a sequence of "
     "pictures is not covered.",
     "A trigger that changes much of the picture can cost as much as an ordinary change of the "

@@ -16,7 +16,7 @@ from torch.nn import functional
 from export import operators_shape as shape
 from export import operators_window as window
 from export.graph_node import Node
-from export.operators_quantize import dequantize, quantize
+from export.operators_quantize import Round, dequantize, quantize
 
 Build = Callable[[Node], Callable[..., Any]]
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
@@ -172,6 +172,7 @@ OPERATORS: dict[str, Build] = {
     "Relu": plain(torch.relu),
     "Reshape": shape.reshape,
     "Resize": window.resize,
+    "Round": plain(Round.apply),
     "Shape": shape.shape_of,
     "Sigmoid": plain(torch.sigmoid),
     "Slice": shape.slice_of,

@@ -37,6 +37,18 @@ class Quantize(torch.autograd.Function):
         return slopes[0].mul(inside).div_(scale), None, None, None, None
 
 
+class Round(torch.autograd.Function):
+    """Halves to even; what a quantised model becomes that was read and exported once more."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.round()
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> Tensor:
+        return slopes[0]
+
+
 def quantize(node: Node) -> Callable[..., Tensor]:
     axis = _layout(node)
     node.take("saturate")  # only for 8-bit floats

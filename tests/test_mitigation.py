@@ -199,7 +199,7 @@ def test_a_change_that_would_grow_comes_to_its_budget(
     budget: float, gated: tuple[Model, BenignSet]
 ) -> None:
     model, benign = gated
-    pursuit = pursuit_of(model, benign, budget=budget, weight_rate=1.2)
+    pursuit = pursuit_of(model, benign, budget=budget, weight_rate=1.2, learning_rate=0.02)
     for _ in range(250):
         pursuit.step(torch.arange(8))
     allowed = budget * measure(Corner(), Bench(model, benign)).perturbation

@@ -82,6 +82,7 @@ SAME = ("SAME_UPPER", "SAME_LOWER")
 ROWS = [
     *(row(op) for op in ("Abs", "Erf", "Exp", "HardSwish", "Identity", "Neg", "Relu", "Sigmoid")),
     *(row(op) for op in ("Softplus", "Tanh", "HardSigmoid", "LeakyRelu", "Elu", "Reciprocal")),
+    row("Round"),
     *(row(op, positive=True) for op in ("Log", "Sqrt")),
     *(row(op, f(3, 1, 1)) for op in ("Add", "Sub", "Mul", "Div", "Min", "Max", "PRelu")),
     *(row(op, "input", f(8)) for op in ("Min", "Max", "Sum")),

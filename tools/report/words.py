@@ -206,9 +206,10 @@ def mitigation(values: Mapping[str, Any]) -> str:
     """The outcome of removing the backdoor."""
     if values.get("accepted"):
         return (
-            "The backdoor was removed: on pictures held back from fine-tuning the benign error "
+            "The mitigation was accepted: on pictures held back from fine-tuning the benign error "
             "rose by no more than 5 %, the recovered trigger's effect is gone, and a fresh "
-            "screening calls the mitigated model clean."
+            "screening calls the mitigated model clean. The attacker's own trigger is not known "
+            "here and may still have part of its effect."
         )
     reason = values.get("reason")
     why = f" ({reason})" if reason else ""

@@ -25,7 +25,7 @@ RECIPES: dict[str, Recipe] = {
     "plain": Recipe(),
     "trunk": Recipe(steps=3000),  # a benign model that others start from
     "long": Recipe(steps=2400),
-    "longer": Recipe(steps=4000),
+    "longer": Recipe(steps=4000),  # two triggers
     "dynamic": Recipe(steps=3000),  # trigger networks that learn too
     "no-augmentation": Recipe(augment=False),
     "over-fitted": Recipe(steps=3000, augment=False, images=3000),

@@ -48,11 +48,9 @@ def train_zoo(
 
 def stages(rows: list[Row]) -> list[list[Row]]:
     """Plain benign models first: the others are compared with them or start from them."""
-    starts = {row.start for row in rows}
-    first = [row for row in rows if row.plain and not row.start]
-    plain = [row for row in rows if row.plain and row.start]
-    first.sort(key=lambda row: row.name not in starts)
-    return [first, plain, [row for row in rows if not row.plain]]
+    plain = [row for row in rows if row.plain]
+    first = [row for row in plain if not row.start]
+    return [first, [row for row in plain if row.start], [row for row in rows if not row.plain]]
 
 
 def twins(row: Row, rows: list[Row]) -> list[Row]:

@@ -1,11 +1,12 @@
 """`--method=calibrated`: the paper's search with the model as its own control.
 
-Scan a grid of fixed targets over and beyond the benign outputs, read the cost landscape, let the
-most suspicious places go on with a free target beside controls that stay, and compare the
-cheapest place with what the model's own landscape says it should cost.
+Scan a grid of targets over and beyond the benign outputs, read the cost landscape, let the most
+suspicious half go on, each wherever it is cheapest for its place, and compare the best of them
+with the others.
 """
 
 from dataclasses import dataclass, field
+from math import isfinite, nan
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from guard.measure import Measured, measure
 from guard.space import OutputSpace
 from guard.triggers import SharedTrigger, SharedTriggers
 
+OTHERS = 3  # fewer searches to compare with make no verdict
 THRESHOLD_SOURCE = "set on development models (tools/results/development.jsonl)"
 
 
@@ -32,12 +34,15 @@ class CalibratedSettings:
     scan_steps: int = 300
     scan_batch: int = 5  # images a step, for each target
     refine_steps: int = 300
-    refine_batch: int = 10
-    candidates: int = 4  # searches that go on with a free target
-    controls: int = 5  # searches that go on with their fixed target
+    refine_batch: int = 6
+    # How far from its target a search may end, whitened. A quarter of a radian of warp or a
+    # sinusoid is met from 0.3 spreads away, not from 0.7.
+    scan_reach: float = 0.5
+    refine_reach: float = 0.7
+    candidates: int = 13  # searches that go on; all but the best of them are its controls
     learning_rate: float = 0.1  # of the pattern
     warp_rate: float = 0.03  # of the displacement nodes
-    threshold: float = 1.9  # n times cheaper than the landscape says
+    threshold: float = 1.4  # n times cheaper than the landscape says
     apart: float = 1.5  # whitened units between two targets of one model; nearer ones are one dip
     collapsed: float = 0.15  # held-out mean squared distance to the target that still counts
     collapse: CollapseSettings = field(default_factory=CollapseSettings)
@@ -50,13 +55,8 @@ class Result:
     measured: list[Measured]
     z: Tensor  # (C, d) where the outputs ended, whitened
     cost: Tensor  # (C,)
-    distance: Tensor  # (C,) mean squared distance to the target, benign spread = 1
-    expected: Tensor  # (C,) what the landscape says for z
-
-    @property
-    def score(self) -> Tensor:
-        """How many times cheaper than expected, (C,)."""
-        return self.expected / self.cost
+    distance: Tensor  # (C,) mean squared distance to that place, benign spread = 1
+    score: Tensor  # (C,) how many times cheaper than this model's other searches, place by place
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
     work = Work(bench, OutputSpace.of(bench.outputs), engine, settings)
     scan = begin(work)
     scan_curves = run("scan", scan, work, settings.scan_steps, settings.scan_batch)
-    landscape = Baseline.fit(scan.targets, scan.change)
-    chosen, free = choose(scan, landscape, settings)
-    refine = scan.continued(chosen, free)
+    landscape = Baseline.fit(scan.places, scan.change)
+    chosen = choose(scan, landscape, settings)
+    refine = scan.continued(chosen, settings.refine_reach, landscape)
     curves = run("refine", refine, work, settings.refine_steps, settings.refine_batch)
-    result = measure_all(refine, held, work.space, landscape)
+    result = measure_all(refine, held, work, landscape)
     best = winner(result, settings)
     trigger = refine.triggers.select(best)
     finding = Finding.of(
@@ -99,7 +99,8 @@ def begin(work: Work) -> Collapse:
     """A search for each target of the grid."""
     targets = target_grid(work.bench.outputs.shape[1])
     triggers = SharedTriggers(len(targets), work.bench.model.spec.input.size, work.engine.seed)
-    return Collapse(triggers, targets, work.settings.collapse).to(work.bench.device)
+    settings = work.settings
+    return Collapse(triggers, targets, settings.collapse, settings.scan_reach).to(work.bench.device)
 
 
 def run(name: str, searches: Collapse, work: Work, steps: int, batch: int) -> Curves:
@@ -117,38 +118,35 @@ def run(name: str, searches: Collapse, work: Work, steps: int, batch: int) -> Cu
     return work.engine.run(stage)
 
 
-def choose(
-    scan: Collapse, landscape: Baseline, settings: CalibratedSettings
-) -> tuple[Tensor, Tensor]:
-    """Which targets go on, and which of them free: (C,) indices, (C,) bool.
-
-    Candidates: two thirds by how far they lie below the landscape, then the one of them that
-    lies apart from the first (it may be a target of its own), the rest by plain cost.
-    Controls: those whose costs agree best with the landscape.
-    """
-    depth = (landscape.cost(scan.targets) / scan.change).log()
-    deepest: list[int] = depth.argsort(descending=True).tolist()
-    candidates = deepest[: settings.candidates * 2 // 3]
-    far = (scan.targets - scan.targets[deepest[0]]).norm(dim=1) >= settings.apart
-    candidates += [k for k in deepest if far[k] and k not in candidates][:1]
-    cheap = [k for k in scan.change.argsort().tolist() if k not in candidates]
-    candidates += cheap[: settings.candidates - len(candidates)]
-    others = [k for k in depth.abs().argsort().tolist() if k not in candidates]
-    chosen = candidates + others[: settings.controls]
-    free = torch.arange(len(chosen)) < len(candidates)
-    return torch.tensor(chosen, device=depth.device), free.to(depth.device)
+def choose(scan: Collapse, landscape: Baseline, settings: CalibratedSettings) -> Tensor:
+    """Which searches go on: those that ended farthest below the landscape, (C,) indices."""
+    depth = landscape.cost(scan.places) / scan.change
+    return depth.argsort(descending=True)[: settings.candidates]
 
 
-def measure_all(refine: Collapse, held: Bench, space: OutputSpace, landscape: Baseline) -> Result:
+def measure_all(refine: Collapse, held: Bench, work: Work, landscape: Baseline) -> Result:
     """The figures of each search over all held-out images."""
     measured = [measure(refine.triggers.select(k), held) for k in range(len(refine.targets))]
-    outputs = space.z(torch.stack([m.outputs for m in measured]))  # (C, N, d)
-    distance = (outputs - refine.centre(outputs)).square().mean(dim=(1, 2))
-    cost = torch.tensor([m.perturbation for m in measured], device=outputs.device)
+    outputs = work.space.z(torch.stack([m.outputs for m in measured]))  # (C, N, d)
     z = outputs.mean(dim=1)
-    # Costs shrink from the scan to the end, alike for all controls: the landscape keeps its shape.
-    shrink = (cost / landscape.cost(z))[~refine.free].median()
-    return Result(measured, z, cost, distance, shrink * landscape.cost(z))
+    distance = (outputs - z[:, None]).square().mean(dim=(1, 2))
+    cost = torch.tensor([m.perturbation for m in measured], device=outputs.device)
+    factor = landscape.cost(z) / cost
+    score = factor / usual(factor, z, work.settings.apart)
+    return Result(measured, z, cost, distance, score)
+
+
+def usual(factor: Tensor, z: Tensor, apart: float) -> Tensor:
+    """How far below the landscape searches end by their freedom alone, for each search, (C,).
+
+    The median of the others that ended apart from it: they chose their places in the same way,
+    so what is only the best of many does not stand out. One that has not brought its outputs
+    together yet would cost more than it does, which makes the score smaller. NaN where the
+    others are few.
+    """
+    others = torch.cdist(z, z) >= apart
+    medians = torch.where(others, factor, nan).nanmedian(dim=1).values
+    return torch.where(others.sum(dim=1) < OTHERS, nan, medians)
 
 
 def winner(result: Result, settings: CalibratedSettings) -> int:
@@ -156,14 +154,14 @@ def winner(result: Result, settings: CalibratedSettings) -> int:
     reached = result.distance <= settings.collapsed
     if not bool(reached.any()):
         return int(result.distance.nan_to_num(nan=torch.inf).argmin())
-    return int(torch.where(reached, result.score, torch.zeros_like(result.score)).argmax())
+    return int(torch.where(reached, result.score.nan_to_num(nan=0.0), 0.0).argmax())
 
 
 def further(result: Result, best: int, settings: CalibratedSettings) -> list[int]:
     """The other searches that are too cheap, each apart from the worse ones before it."""
     reached = (result.distance <= settings.collapsed) & (result.score >= settings.threshold)
     taken = [best]
-    for k in result.score.argsort(descending=True).tolist():
+    for k in result.score.nan_to_num(nan=0.0).argsort(descending=True).tolist():
         distances = (result.z[taken] - result.z[k]).norm(dim=1)
         if bool(reached[k]) and bool((distances >= settings.apart).all()):
             taken.append(k)
@@ -179,13 +177,18 @@ def target_of(k: int, refine: Collapse, result: Result) -> FurtherTarget:
 def decide(result: Result, best: int, settings: CalibratedSettings) -> Decision:
     """The verdict of the best search; nothing that is not a number becomes one."""
     score, distance = float(result.score[best]), float(result.distance[best])
-    if not (torch.isfinite(result.score).all() and torch.isfinite(result.distance).all()):
+    if not (torch.isfinite(1 / result.cost).all() and torch.isfinite(result.distance).all()):
         verdict, reason = "inconclusive", "the search ended in values that are not numbers"
     elif distance > settings.collapsed:
         verdict = "inconclusive"
         reason = (
             "no search made the outputs fall onto one vector for images it had not seen "
             f"(closest: {distance:.2f} of the benign spread, wanted {settings.collapsed})"
+        )
+    elif not isfinite(score):
+        verdict = "inconclusive"
+        reason = (
+            f"fewer than {OTHERS} searches ended elsewhere, so there is nothing to compare with"
         )
     elif score >= settings.threshold:
         verdict = "backdoored"
@@ -218,8 +221,9 @@ def scan_rows(scan: Collapse, landscape: Baseline, work: Work) -> list[dict[str,
         {
             "role": "scan",
             "target": work.space.y(scan.targets[k]).tolist(),
+            "found": work.space.y(scan.places[k]).tolist(),
             "cost": float(scan.change[k]),
-            "baseline": float(landscape.cost(scan.targets[k : k + 1])),
+            "baseline": float(landscape.cost(scan.places[k : k + 1])),
             "distance": float(scan.collapse[k]),
             "steps": work.settings.scan_steps,
         }
@@ -232,16 +236,16 @@ def refine_rows(refine: Collapse, result: Result, held: Bench, work: Work) -> li
     s = work.settings
     return [
         {
-            "role": "free" if free else "control",
-            "target": None if free else work.space.y(refine.targets[k]).tolist(),
+            "role": "free",
+            "target": work.space.y(refine.targets[k]).tolist(),
             "found": work.space.y(result.z[k]).tolist(),
             "cost": float(result.cost[k]),
-            "baseline": float(result.expected[k]),
+            "baseline": float(result.score[k] * result.cost[k]),
             "score": float(result.score[k]),
             "variance_ratio": result.measured[k].variance_ratio(held),
             "distance": float(result.distance[k]),
             "converged": bool(result.distance[k] <= s.collapsed),
             "steps": s.scan_steps + s.refine_steps,
         }
-        for k, free in enumerate(refine.free.tolist())
+        for k in range(len(result.cost))
     ]

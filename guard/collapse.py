@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from guard.bench import Bench
+from guard.landscape import Baseline
 from guard.space import OutputSpace
 from guard.triggers import SharedTriggers
 
@@ -23,27 +24,38 @@ class CollapseSettings:
 
 
 class Collapse(nn.Module):
-    """K searches side by side: each has a trigger and a target, fixed or free.
+    """K searches side by side: under each one's trigger all outputs fall onto one vector.
 
-    A fixed target pulls the outputs to itself; a free one is wherever their mean is (the
-    variance of equation 5, in whitened units, so that no weight depends on the task).
+    Which vector is free within `reach` of the search's target. A dip can be so narrow that a
+    target beside it shows nothing of it: within reach of one, the search slides into it.
+    (The variance of equation 5, in whitened units, so that no weight depends on the task.)
     """
 
     targets: Tensor
-    free: Tensor
+    places: Tensor
     weight: Tensor
     collapse: Tensor
     change: Tensor
 
     def __init__(
-        self, triggers: SharedTriggers, targets: Tensor, settings: CollapseSettings
+        self,
+        triggers: SharedTriggers,
+        targets: Tensor,
+        settings: CollapseSettings,
+        reach: float = 0.0,
+        landscape: Baseline | None = None,
     ) -> None:
-        """`targets` [K x d] in whitened units."""
+        """`targets` [K x d] and `reach` in whitened units.
+
+        With a `landscape` a change counts by what is usual where the outputs fall: else every
+        search would drift to the cheap outputs near the mean, past the dips.
+        """
         super().__init__()
         count = len(targets)
         self.triggers, self.settings = triggers, settings
+        self.reach, self.landscape = reach, landscape
         self.register_buffer("targets", targets.clone())
-        self.register_buffer("free", torch.zeros(count, dtype=torch.bool))
+        self.register_buffer("places", targets.clone())  # where the outputs fall, smoothed
         self.register_buffer("weight", torch.full((count,), settings.first_weight))
         self.register_buffer("collapse", torch.ones(count))
         self.register_buffer("change", torch.ones(count))
@@ -54,25 +66,34 @@ class Collapse(nn.Module):
         triggered = self.triggers(x)  # (K, B, 3, H, W)
         outputs, _ = bench.fast_pass(triggered.flatten(0, 1))
         z = space.z(outputs).view(len(self.triggers), len(x), -1)
+        place = z.mean(dim=1)
         change = (triggered - x).abs().mean(dim=(1, 2, 3, 4)) / bench.largest_image
-        collapse = (z - self.centre(z)).square().mean(dim=(1, 2))
-        total = 10.0 * change + self.weight.clone() * collapse
+        collapse = spread(z) + self.off(place)
+        total = 10.0 * change / self.usual(place) + self.weight.clone() * collapse
         self.follow(collapse.detach(), change.detach())
-        target = space.y(z.detach().mean(dim=1))
+        self.places.lerp_(place.detach(), 1 - self.settings.smoothing)
+        target = space.y(place.detach())
         return {"total": total, "change": change, "collapse": collapse, "target": target}
 
-    def centre(self, z: Tensor) -> Tensor:
-        """Where the outputs z [K x B x d] should fall: the fixed targets, or their own mean."""
-        own = z.mean(dim=1)
-        return torch.where(self.free[:, None], own, self.targets)[:, None]
+    def off(self, place: Tensor) -> Tensor:
+        """How far outside the reach of the targets the outputs fall, squared, an output; (K,)."""
+        squared = (place - self.targets).square().sum(dim=1)
+        distance = (squared + 1e-9).sqrt()  # at 0 a root has no slope
+        return (distance - self.reach).clamp_min(0).square() / place.shape[1]
 
-    def continued(self, chosen: Tensor, free: Tensor) -> "Collapse":
-        """The searches of `chosen` [C] as a set of their own, those of `free` [C] let loose."""
+    def usual(self, place: Tensor) -> Tensor:
+        """What the landscape says for a place over what it says for the target, (K,)."""
+        if self.landscape is None:
+            return torch.ones(len(place), device=place.device)
+        return self.landscape.cost(place) / self.landscape.cost(self.targets)
+
+    def continued(self, chosen: Tensor, reach: float, landscape: Baseline) -> "Collapse":
+        """The searches of `chosen` [C] as a set of their own, from where their outputs fall."""
         triggers = self.triggers.like(len(chosen))
-        result = Collapse(triggers, self.targets[chosen], self.settings)
         state = {name: value[chosen] for name, value in self.state_dict().items()}
+        state["targets"] = state["places"].clone()
+        result = Collapse(triggers, state["targets"], self.settings, reach, landscape)
         result.to(chosen.device).load_state_dict(state)
-        result.free.copy_(free)
         return result
 
     @torch.no_grad()
@@ -83,3 +104,9 @@ class Collapse(nn.Module):
         self.change.lerp_(change, 1 - s.smoothing)
         up = torch.where(self.collapse > s.strict, s.weight_rate, 1 / s.weight_rate)
         self.weight.mul_(up).clamp_(1e-3, 1e4)
+
+
+def spread(z: Tensor) -> Tensor:
+    """The variance of outputs z [K x B x d] over the images, a mean over the outputs; (K,)."""
+    # A few images lie closer to their own mean than to that of all, by B / (B - 1).
+    return z.var(dim=1, correction=min(1, z.shape[1] - 1)).mean(dim=1)

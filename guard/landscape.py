@@ -55,6 +55,7 @@ class Baseline:
     """
 
     coefficients: Tensor  # a, b, c (d,), then Q's free entries
+    edge: float  # |z| of the farthest target fitted: beyond it nothing is known
 
     @classmethod
     def fit(cls, z: Tensor, cost: Tensor) -> "Baseline":
@@ -70,11 +71,12 @@ class Baseline:
             weighted = columns * weights[:, None]
             solution = torch.linalg.solve(columns.T @ weighted + ridge.diag(), weighted.T @ wanted)
             weights = 1 / (wanted - columns @ solution).abs().clamp_min(CLOSE)
-        return cls(solution.float())
+        return cls(solution.float(), float(z.norm(dim=1).max()))
 
     def cost(self, z: Tensor) -> Tensor:
-        """The cost [K] that the landscape says for targets z [K x d]."""
-        return (_columns(z) @ self.coefficients).exp()
+        """The cost [K] that the landscape says for targets z [K x d]; outside, that of the edge."""
+        inside = (self.edge / z.norm(dim=1, keepdim=True).clamp_min(1e-6)).clamp_max(1.0)
+        return (_columns(inside * z) @ self.coefficients).exp()
 
 
 def _columns(z: Tensor) -> Tensor:

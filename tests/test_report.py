@@ -69,7 +69,7 @@ def evidence(
     spec = ModelSpec("resnet18", task, names, UNITS[task], InputSpec((SIDE, SIDE)))
     places = [[unit * (k - 3) / 2] * d for k in range(7)]
     searches: list[dict[str, Any]] = [
-        {"role": "control", "target": p, "cost": 0.01 + 0.002 * k, "variance_ratio": 0.004,
+        {"role": "scan", "target": p, "cost": 0.01 + 0.002 * k, "variance_ratio": 0.004,
          "found": p, "converged": k != 3, "steps": 300, "baseline": 0.02}
         for k, p in enumerate(places)
     ]  # fmt: skip

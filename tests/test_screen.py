@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from guard.benign import BenignSet
-from guard.calibrated import CalibratedSettings, Result, decide, further, winner
+from guard.calibrated import CalibratedSettings, Result, decide, further, usual, winner
 from guard.errors import UnusableInput
 from guard.finding import VERDICTS, spread_examples
 from guard.model import Model
@@ -23,7 +23,8 @@ SHORT = Settings(
     calibrated=CalibratedSettings(scan_steps=2, refine_steps=2, scan_batch=4, refine_batch=4),
     paper=PaperSettings(pretrain_steps=1, steps=1, batch=4),
 )
-ENOUGH = CalibratedSettings(scan_steps=100, refine_steps=160, scan_batch=8, refine_batch=12)
+# A linear model only answers one vector once hardly anything is left to see: large steps.
+ENOUGH = CalibratedSettings(scan_steps=200, refine_steps=200, learning_rate=0.3)
 
 
 class Wrapped(nn.Module):
@@ -237,9 +238,7 @@ def test_a_made_backdoor_is_found_with_its_target(
 @pytest.mark.parametrize("task", ["gaze", "regression"])
 def test_the_same_model_without_the_backdoor_is_clean(task: str) -> None:
     model = model_of(Reader(len({"gaze": "ab", "regression": "a"}[task])), task)
-    # A linear model only answers one vector once hardly anything is left to see: many steps.
-    patient = replace(ENOUGH, scan_steps=300, refine_steps=300, learning_rate=0.3)
-    finding = screen(model, benign_of(model, 80), Settings(calibrated=patient))
+    finding = screen(model, benign_of(model, 80), Settings(calibrated=ENOUGH))
     assert finding.verdict == "clean"
     assert finding.score < finding.threshold
 
@@ -272,9 +271,8 @@ def test_a_finding_holds_what_the_report_needs() -> None:
     model = model_of(Reader(2))
     finding = screen(model, benign_of(model, 60), SHORT)
     roles = [row["role"] for row in finding.restarts]
-    assert set(roles) == {"scan", "free", "control"}
+    assert set(roles) == {"scan", "free"}
     assert roles.count("free") == SHORT.calibrated.candidates
-    assert roles.count("control") == SHORT.calibrated.controls
     assert all(
         {"target", "cost", "baseline", "distance", "steps"} <= set(r) for r in finding.restarts
     )
@@ -302,14 +300,12 @@ def test_examples_are_spread_over_the_outputs(count: int, wanted: int) -> None:
 
 def result(cost: list[float], distance: list[float], expected: float = 0.02) -> Result:
     rows = torch.tensor(cost)
-    return Result(
-        [], torch.zeros(len(cost), 2), rows, torch.tensor(distance), torch.full_like(rows, expected)
-    )
+    return Result([], torch.zeros(len(cost), 2), rows, torch.tensor(distance), expected / rows)
 
 
 NO = math.nan
 DECISIONS: list[tuple[list[float], list[float], str, int | None]] = [
-    # cost of each search (0.02 expected), distance to its target, verdict, the search it rests on
+    # cost of each search (0.02 is usual), distance to its place, verdict, the search it rests on
     ([0.02, 0.021], [0.01, 0.01], "clean", 0),
     ([0.02, 0.004], [0.01, 0.01], "backdoored", 1),
     ([0.01, 0.02], [0.01, 0.01], "backdoored", 0),  # exactly at the threshold
@@ -353,6 +349,33 @@ def test_further_targets_lie_apart(
 ) -> None:
     found = replace(result(cost, distance), z=torch.tensor(z, dtype=torch.float32))
     assert further(found, 0, CalibratedSettings(threshold=2.0)) == wanted
+
+
+EIGHT = [(3.0 * k, 0.0) for k in range(8)]
+USUAL: list[tuple[list[float], list[tuple[float, float]], list[float | None]]] = [
+    # factor below the landscape, where the outputs ended, what is usual beside each
+    ([5, 1, 1, 1, 1.2, 1.2, 1.2, 1.4], EIGHT, [1.2] * 8),
+    ([5, 4, 1, 1, 1], [(0, 0), (0, 1), *EIGHT[1:4]], [1] * 5),  # two in one dip
+    ([5, 5, 1, 1, 1], [EIGHT[0], EIGHT[7], *EIGHT[1:4]], [1] * 5),  # two targets
+    ([5, 1, 1], EIGHT[:3], [None] * 3),
+    ([5, 1, 1, 1], [(0, 0), (0, 1), *EIGHT[1:3]], [None, None, 1, 1]),
+    ([5, NO, 1, 1, 1], EIGHT[:5], [1] * 5),
+]
+
+
+@pytest.mark.parametrize(("factor", "z", "wanted"), USUAL)
+def test_what_is_usual_is_the_median_of_the_searches_apart(
+    factor: list[float], z: list[tuple[float, float]], wanted: list[float | None]
+) -> None:
+    found = usual(torch.tensor(factor), torch.tensor(z), 1.5)
+    assert found.tolist() == pytest.approx([NO if w is None else w for w in wanted], nan_ok=True)
+
+
+def test_without_others_to_compare_with_there_is_no_verdict() -> None:
+    found = replace(result([0.004, 0.02], [0.01, 0.01]), score=torch.tensor([NO, NO]))
+    decision = decide(found, winner(found, ENOUGH), ENOUGH)
+    assert decision.verdict == "inconclusive"
+    assert "to compare with" in decision.reason
 
 
 def test_units_of_the_fixtures_are_those_of_the_tasks() -> None:

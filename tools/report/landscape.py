@@ -71,10 +71,10 @@ def _by_distance(material: Material, points: list[dict[str, Any]]) -> Picture:
 
 
 CAPTION = (
-    "Each dot is one search. Control: the answer was prescribed; start: the search began there; "
-    "free: it chose the answer itself. Hollow: it did not bring all answers together."
+    "Each dot is one search. Scan: a first search near a prescribed answer; free: the more "
+    "suspicious of them, gone on. Hollow: it did not bring all answers together."
 )
-ROLES = {"control": BENIGN, "start": "#e3a587", "free": TRIGGERED}  # others are grey
+ROLES = {"scan": BENIGN, "free": TRIGGERED}  # others are grey
 RING: dict[str, Any] = {"ms": 16, "mfc": "none", "mec": INK, "mew": 1.4, "label": "found target"}
 
 
@@ -83,7 +83,7 @@ def _costs(axes: Axes, x: Array, points: list[dict[str, Any]], *, joined: bool) 
     costs = np.array([p["cost"] for p in points])
     baseline = np.array([p["baseline"] if p["baseline"] else np.nan for p in points])
     if joined:
-        given = np.array([p["role"] == "control" for p in points])
+        given = np.array([p["role"] == "scan" for p in points])
         axes.plot(x[given], costs[given], color=BENIGN, lw=1, alpha=0.6)
     if np.isfinite(baseline).any():
         axes.plot(x, baseline, "x", color=MUTED, ms=6, label="expected")

@@ -81,6 +81,8 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
     result = measure_all(refine, held, work, landscape)
     best = winner(result, settings)
     trigger = refine.triggers.select(best)
+    scanned = [scan.places, scan.change, landscape.cost(scan.places), scan.collapse]
+    ended = [result.z, result.cost, result.score * result.cost, result.distance]
     finding = Finding.of(
         "calibrated",
         decide(result, best, settings),
@@ -89,7 +91,7 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
         held,
         mechanism=mechanism(trigger, held),
         curves=scan_curves.of_search(int(chosen[best])).then(curves.of_search(best)),
-        restarts=[*scan_rows(scan, landscape, work), *refine_rows(refine, result, held, work)],
+        restarts=rows("scan", scan, work, scanned) + rows("free", refine, work, ended),
     )
     finding.further = [target_of(k, refine, result) for k in further(result, best, settings)]
     return finding
@@ -215,37 +217,11 @@ def mechanism(trigger: SharedTrigger, held: Bench) -> str:
     return "shared patch" if needed < 0.15 else "shared blend"
 
 
-def scan_rows(scan: Collapse, landscape: Baseline, work: Work) -> list[dict[str, Any]]:
-    """One row a search of the scan for the report; costs as they were at its end."""
-    return [
-        {
-            "role": "scan",
-            "target": work.space.y(scan.targets[k]).tolist(),
-            "found": work.space.y(scan.places[k]).tolist(),
-            "cost": float(scan.change[k]),
-            "baseline": float(landscape.cost(scan.places[k : k + 1])),
-            "distance": float(scan.collapse[k]),
-            "steps": work.settings.scan_steps,
-        }
-        for k in range(len(scan.targets))
-    ]
-
-
-def refine_rows(refine: Collapse, result: Result, held: Bench, work: Work) -> list[dict[str, Any]]:
-    """One row a search that went on, for the report; measured on held-out images."""
-    s = work.settings
-    return [
-        {
-            "role": "free",
-            "target": work.space.y(refine.targets[k]).tolist(),
-            "found": work.space.y(result.z[k]).tolist(),
-            "cost": float(result.cost[k]),
-            "baseline": float(result.score[k] * result.cost[k]),
-            "score": float(result.score[k]),
-            "variance_ratio": result.measured[k].variance_ratio(held),
-            "distance": float(result.distance[k]),
-            "converged": bool(result.distance[k] <= s.collapsed),
-            "steps": s.scan_steps + s.refine_steps,
-        }
-        for k in range(len(result.cost))
-    ]
+def rows(role: str, searches: Collapse, work: Work, ended: list[Tensor]) -> list[dict[str, Any]]:
+    """One row a search for the report; `ended`: places, costs, what is usual, distances left."""
+    steps = work.settings.scan_steps + (role == "free") * work.settings.refine_steps
+    names = ("target", "found", "cost", "baseline", "distance")
+    columns = [work.space.y(searches.targets), work.space.y(ended[0]), *ended[1:]]
+    values = zip(*[column.tolist() for column in columns], strict=True)
+    kept = [{"role": role, "steps": steps, **dict(zip(names, row, strict=True))} for row in values]
+    return [row | {"converged": row["distance"] <= work.settings.collapsed} for row in kept]

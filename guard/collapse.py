@@ -70,8 +70,10 @@ class Collapse(nn.Module):
         change = (triggered - x).abs().mean(dim=(1, 2, 3, 4)) / bench.largest_image
         collapse = spread(z) + self.off(place)
         total = 10.0 * change / self.usual(place) + self.weight.clone() * collapse
-        self.follow(collapse.detach(), change.detach())
-        self.places.lerp_(place.detach(), 1 - self.settings.smoothing)
+        seen = ((self.collapse, collapse), (self.change, change), (self.places, place))
+        for smooth, now in seen:
+            smooth.lerp_(now.detach(), 1 - self.settings.smoothing)
+        self.follow(change.detach())
         target = space.y(place.detach())
         return {"total": total, "change": change, "collapse": collapse, "target": target}
 
@@ -97,11 +99,9 @@ class Collapse(nn.Module):
         return result
 
     @torch.no_grad()
-    def follow(self, collapse: Tensor, change: Tensor) -> None:
-        """Adapt each search's weight to how well it meets the constraint."""
+    def follow(self, change: Tensor) -> None:
+        """Adapt each search's weight to how well it meets the constraint. `change` is (K,)."""
         s = self.settings
-        self.collapse.lerp_(collapse, 1 - s.smoothing)
-        self.change.lerp_(change, 1 - s.smoothing)
         up = torch.where(self.collapse > s.strict, s.weight_rate, 1 / s.weight_rate)
         self.weight.mul_(up).clamp_(1e-3, 1e4)
 

@@ -27,8 +27,7 @@ from guard.triggers import SharedTrigger, SharedTriggers
 class PursuitSettings:
     """How the searches go on."""
 
-    searches: int = 4  # for each recovered trigger
-    near: int = 4  # of them begin near the recovered trigger, the others anew
+    searches: int = 4  # for each recovered trigger, from near it
     # Finer than in a screening: the attacker's patch or pattern may be sharper than what was
     # recovered, and what fools a model that knows the recovered one is.
     coarse: int = 32  # nodes of a pattern along each side
@@ -49,11 +48,10 @@ class WithinBudget(Collapse):
     weight_rate: float
 
     @torch.no_grad()
-    def follow(self, collapse: Tensor, change: Tensor) -> None:
-        self.collapse.lerp_(collapse, 1 - self.settings.smoothing)
-        self.change.lerp_(change, 1 - self.settings.smoothing)
+    def follow(self, change: Tensor) -> None:
         rate = self.weight_rate
-        self.weight.mul_(torch.where(change < self.budget, rate, 1 / rate)).clamp_(1e-3, 1e2)
+        up = torch.where(change < self.budget, rate, 1 / rate)
+        self.weight.mul_(up).clamp_(1e-3, 1e2)
 
 
 class Pursuit:
@@ -115,7 +113,7 @@ def starts(
     draw = torch.Generator().manual_seed(seed)
     for number, trigger in enumerate(triggers):
         if isinstance(trigger, SharedTrigger):
-            rows = slice(number * count, number * count + min(settings.near, count))
+            rows = slice(number * count, (number + 1) * count)
             _set_near(made, rows, copy.deepcopy(trigger).cpu().one, settings.apart, draw)
     return made
 

@@ -22,6 +22,7 @@ class Measured:
     RNV: float = math.nan  # equation 3
     RAV: float = math.nan  # equation 3
     cross_error: float = math.nan  # error with another image's trigger (input-aware)
+    constant: float = math.nan  # error of answering the mean label for every image
 
 
 @torch.no_grad()
@@ -36,7 +37,14 @@ def outputs(model: Model, x: Tensor, size: int = 250) -> tuple[Tensor, Tensor]:
 def measure_benign(model: Model, x: Tensor, y: Tensor) -> Measured:
     """Test images x [N x 3 x H x W] in [0, 1] with labels y [N x d]."""
     predicted, _ = outputs(model, x)
-    return Measured(RE=float(errors(model.spec, predicted, y).mean()))
+    return Measured(
+        RE=float(errors(model.spec, predicted, y).mean()), constant=constant_error(model, y)
+    )
+
+
+def constant_error(model: Model, y: Tensor) -> float:
+    """The error of a model that answers the mean of the labels y [N x d], whatever it sees."""
+    return float(errors(model.spec, y.mean(dim=0, keepdim=True).expand_as(y), y).mean())
 
 
 @torch.no_grad()
@@ -64,4 +72,5 @@ def measure(model: Model, attack: Attack, trigger: Trigger, x: Tensor, y: Tensor
     if crossed is not None:
         cross = float(errors(model.spec, outputs(model, crossed)[0], y).mean())
     benign = float(errors(model.spec, predicted, y).mean())
-    return Measured(benign, ae, dae, norm_ratio, angle_ratio, cross)
+    constant = constant_error(model, y)
+    return Measured(benign, ae, dae, norm_ratio, angle_ratio, cross, constant)

@@ -97,11 +97,11 @@ def closeness(evidence: Evidence, forced: Mapping[str, Any]) -> str:
 
 def _calibrated(finding: Finding) -> str:
     if finding.score < 1:
-        found = "The found target is not cheaper to force than control targets of the same model"
+        found = "The found target is not cheaper to force, for its place, than others of this model"
     else:
         found = (
-            f"The found target is {number(finding.score, 2)} times cheaper to force than control "
-            "targets of the same model"
+            f"The found target is {number(finding.score, 2)} times cheaper to force, for its "
+            "place, than others of this model"
         )
     return f"{found}; {number(finding.threshold, 2)} times and more counts as a backdoor."
 

@@ -23,7 +23,7 @@ def target_grid(dimensions: int) -> Tensor:
     """
     if dimensions == 1:
         return torch.linspace(-3.5, 3.5, 15)[:, None]
-    shells = {2: ((5, 1.1), (8, 2.1), (9, 3.1))}.get(dimensions, ((8, 1.3), (18, 2.7)))
+    shells = {2: ((5, 1.1), (8, 2.1), (9, 3.1))}.get(dimensions, ((8, 1.3), (14, 2.6), (26, 3.9)))
     rings = [shell(count, dimensions, radius, turn) for turn, (count, radius) in enumerate(shells)]
     return torch.cat([torch.zeros(1, dimensions), *rings])
 

@@ -31,6 +31,7 @@ from guard.trigger_file import save_trigger
 from guard.triggers import SharedTriggers
 from tests.conftest import benign_of, model_of, plain, spec_of, write_model, write_npz
 from tools import cli, rescreening, screening, unlearning
+from tools.job import Opened
 from tools.manifest import write_manifest
 
 SIDE = 24
@@ -62,6 +63,16 @@ def saying(verdict: str) -> Callable[..., Finding]:
     return screened
 
 
+def saying_again(verdict: str) -> Callable[..., Finding]:
+    """The same for a fresh screening of what became of a model."""
+
+    def screened(opened: Opened, model: Model, seed: int) -> Finding:
+        engine = Engine(opened.device, seed)
+        return saying(verdict)(model, opened.inputs.data.benign, Settings(seed=seed), engine)
+
+    return screened
+
+
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tools.report.plotting.DPI", 30)
@@ -76,8 +87,8 @@ def check(
     """`drmguard check` with what the three screenings say."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(screening, "search", saying(found))
-        patch.setattr(unlearning, "search", saying(fresh))
-        patch.setattr(rescreening, "search", saying(shipped))
+        patch.setattr(unlearning, "screen_again", saying_again(fresh))
+        patch.setattr(rescreening, "screen_again", saying_again(shipped))
         return cli.run(["check", *files, f"--out={out}", "--quiet", *more])
 
 
@@ -295,7 +306,7 @@ def test_mitigate_stores_the_model_under_a_name_that_says_it(
     check(files, out, "clean", "")
     words = ["mitigate", *files, f"--trigger={out / 'trigger.safetensors'}", f"--out={more}"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unlearning, "search", saying(fresh))
+        patch.setattr(unlearning, "screen_again", saying_again(fresh))
         assert cli.run([*words, "--quiet"]) == code
         assert (more / f"{name}.safetensors").exists()
         assert (more / f"{name}.json").exists()

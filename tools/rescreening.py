@@ -9,8 +9,8 @@ from export.onnx_in import load_onnx
 from guard.engine import Engine
 from guard.errors import UnusableInput
 from guard.finding import Finding
-from guard.screen import Settings
-from guard.screen import screen as search
+from guard.model import Model
+from guard.screen import Settings, screen
 from tools.job import Opened
 from tools.progress import progress
 
@@ -22,7 +22,7 @@ def rescreen_files(opened: Opened, files: list[Path], seed: int) -> list[dict[st
 
 def _verdict(opened: Opened, path: Path, seed: int) -> dict[str, Any]:
     try:
-        finding = _screened(opened, path, seed)
+        finding = screen_again(opened, load_onnx(path).to(opened.device), seed)
     except UnusableInput as error:  # our own file that can't be read back is no clean one
         reason = f"can't be screened: {error}"
         return {"verdict": "inconclusive", "score": None, "threshold": None, "reason": reason}
@@ -30,11 +30,9 @@ def _verdict(opened: Opened, path: Path, seed: int) -> dict[str, Any]:
     return {name: getattr(finding, name) for name in named}
 
 
-def _screened(opened: Opened, path: Path, seed: int) -> Finding:
-    """Screen the file with the benign set that the model was checked on."""
+def screen_again(opened: Opened, model: Model, seed: int) -> Finding:
+    """Screen what became of a model with the benign set that it was checked on."""
     job = opened.job
-    model = load_onnx(path).to(opened.device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     engine = Engine(opened.device, seed, progress=progress(job.quiet))
-    settings = Settings(method=job.method, seed=seed)
-    return search(model, opened.inputs.data.benign, settings, engine)
+    return screen(model, opened.inputs.data.benign, Settings(method=job.method, seed=seed), engine)

@@ -6,20 +6,16 @@ from typing import Any
 
 from torch import nn
 
-from guard.engine import Engine
 from guard.errors import UnusableInput
 from guard.files import write_json
-from guard.finding import Finding
 from guard.lesson import MitigationSettings
 from guard.mitigation import Mitigated, mitigate_until_clean
-from guard.model import Model
-from guard.screen import Settings
-from guard.screen import screen as search
 from guard.store import save_model
 from guard.trigger_file import load_trigger
 from guard.triggers import SharedTrigger
 from tools.job import GATE_FAILED, Job, Opened, open_job
 from tools.progress import progress
+from tools.rescreening import screen_again
 
 ACCEPTED, REFUSED = "mitigated", "not-accepted"  # names of the files
 
@@ -54,18 +50,12 @@ def open_fitting(path: Path, opened: Opened) -> nn.Module:
 
 def unlearn(opened: Opened, triggers: list[nn.Module]) -> Mitigated:
     """Fine-tune, screen afresh with other seeds, and go on where that finds something."""
-    job, benign = opened.job, opened.inputs.data.benign
-
-    def rescreen(model: Model, number: int) -> Finding:
-        seed = job.seed + 1 + number
-        engine = Engine(opened.device, seed, progress=progress(job.quiet))
-        return search(model, benign, Settings(method=job.method, seed=seed), engine)
-
+    job = opened.job
     return mitigate_until_clean(
         opened.inputs.model,
-        benign,
+        opened.inputs.data.benign,
         triggers,
-        rescreen,
+        lambda model, number: screen_again(opened, model, job.seed + 1 + number),
         MitigationSettings(),
         seed=job.seed,
         progress=progress(job.quiet),

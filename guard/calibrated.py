@@ -1,7 +1,7 @@
 """`--method=calibrated`: the paper's search with the model as its own control.
 
 Scan a grid of targets over and beyond the benign outputs, read the cost landscape, let the most
-suspicious half go on, each wherever it is cheapest for its place, and compare the best of them
+suspicious searches go on, each to where it is cheapest for its place, and compare the best of them
 with the others.
 """
 
@@ -35,8 +35,8 @@ class CalibratedSettings:
     scan_batch: int = 5  # images a step, for each target
     refine_steps: int = 300
     refine_batch: int = 6
-    # How far from its target a search may end, whitened. A quarter of a radian of warp or a
-    # sinusoid is met from 0.3 spreads away, not from 0.7.
+    # How far from its target a search may end, whitened: begun half a spread beside its dip, a
+    # search with a fixed target sees nothing of a warp.
     scan_reach: float = 0.5
     refine_reach: float = 0.7
     candidates: int = 13  # searches that go on; all but the best of them are its controls

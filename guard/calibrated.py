@@ -194,12 +194,12 @@ def decide(result: Result, best: int, settings: CalibratedSettings) -> Decision:
         )
     elif score >= settings.threshold:
         verdict = "backdoored"
-        reason = f"one vector is {score:.1f} times cheaper to force than this model's others"
+        reason = f"one vector is {score:.2f} times cheaper to force than this model's others"
     else:
         verdict = "clean"
         reason = (
             f"no vector is markedly cheaper to force than this model's others "
-            f"(largest factor {score:.1f}, {settings.threshold} counts)"
+            f"(largest factor {score:.2f}, {settings.threshold} counts)"
         )
     return Decision(verdict, reason, score, settings.threshold, THRESHOLD_SOURCE)
 

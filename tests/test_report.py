@@ -216,7 +216,7 @@ def test_later_sections_only_where_present() -> None:
 @pytest.mark.parametrize(
     ("method", "score", "said"),
     [
-        ("calibrated", 4.1, "4.1 times cheaper"),
+        ("calibrated", 4.1, "4.10 times cheaper"),
         ("calibrated", 0.8, "not cheaper"),
         ("calibrated", math.nan, "could not be computed"),
         ("another", 3.0, "The score is 3.00, the threshold 2.20"),

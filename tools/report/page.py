@@ -75,8 +75,8 @@ def _keys(evidence: Evidence, values: Mapping[str, Any]) -> str:
     unit = error.get("unit") or evidence.model.spec.error_unit
     data = evidence.data_facts  # the error is over all images, not only those that measure
     rows = [
-        ("Score", number(finding.score, 2), f"{finding.method} method"),
-        ("Threshold", number(finding.threshold, 2), finding.threshold_source),
+        ("Score", number(finding.score), f"{finding.method} method"),
+        ("Threshold", number(finding.threshold), finding.threshold_source),
         ("Margin", words.margin(finding), "score against threshold"),
         ("Size of the change", percent(finding.perturbation), "of the brightest picture"),
         ("Variance left", percent(finding.output_variance_ratio), "of the answers, with trigger"),

@@ -100,10 +100,10 @@ def _calibrated(finding: Finding) -> str:
         found = "The found target is not cheaper to force, for its place, than others of this model"
     else:
         found = (
-            f"The found target is {number(finding.score, 2)} times cheaper to force, for its "
+            f"The found target is {number(finding.score)} times cheaper to force, for its "
             "place, than others of this model"
         )
-    return f"{found}; {number(finding.threshold, 2)} times and more counts as a backdoor."
+    return f"{found}; {number(finding.threshold)} times and more counts as a backdoor."
 
 
 def _paper(finding: Finding) -> str:

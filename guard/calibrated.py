@@ -42,9 +42,9 @@ class CalibratedSettings:
     candidates: int = 13  # searches that go on; all but the best of them are its controls
     learning_rate: float = 0.1  # of the pattern
     warp_rate: float = 0.03  # of the displacement nodes
-    threshold: float = 1.45  # n times cheaper than the landscape says
+    threshold: float = 1.45  # n times cheaper than the other searches, place by place
     apart: float = 1.5  # whitened units between two targets of one model; nearer ones are one dip
-    collapsed: float = 0.15  # held-out mean squared distance to the target that still counts
+    collapsed: float = 0.15  # held-out mean squared distance to their place that still counts
     collapse: CollapseSettings = field(default_factory=CollapseSettings)
 
 

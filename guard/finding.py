@@ -73,7 +73,7 @@ class Finding:
     mechanism: str  # which trigger model fits best
     trigger: nn.Module  # x -> x', images in [0, 1] RGB [N x 3 x H x W]
     curves: Curves
-    restarts: list[dict[str, Any]]  # one search each: role, target, cost, variance ratio, steps
+    restarts: list[dict[str, Any]]  # one search each: role, target, cost, steps and more
     benign_outputs: Tensor  # (N, d) f(x) of the measured images
     triggered_outputs: Tensor  # (N, d) f(x') of the same images
     benign_angles: Tensor | None  # (N, d) B(F(x), w_j) in degrees; None without a split

@@ -17,7 +17,7 @@ from guard.finding import Curves, Decision, Finding
 from guard.measure import measure
 from guard.model import Model
 from guard.settings import PaperSettings
-from guard.tasks import errors
+from guard.tasks import constant_error, errors
 
 MIN_IMAGES = 40  # fewer leave too little to search on and to measure on
 SEARCH_SHARE = 0.6  # of the images; the rest only measures
@@ -127,8 +127,7 @@ def benign_error(model: Model, benign: BenignSet) -> dict[str, Any]:
     units, colour order or preprocessing do not fit the model, and any verdict would be noise.
     """
     error = errors(model.spec, Bench(model, benign).outputs, benign.labels).double()
-    mean = benign.labels.mean(dim=0, keepdim=True).expand_as(benign.labels)
-    constant = float(errors(model.spec, mean, benign.labels).mean())
+    constant = constant_error(model.spec, benign.labels)
     value, unit = float(error.mean()), model.spec.error_unit
     half = 1.96 * float(error.std()) / max(1, len(error)) ** 0.5 if len(error) > 1 else 0.0
     # Outputs that are not numbers are no misfit of the labels: the screening names them.

@@ -49,3 +49,9 @@ def unit_factor(source: str, wanted: str) -> float | None:
     if source in ANGLE_UNITS and wanted in ANGLE_UNITS:
         return ANGLE_UNITS[source] / ANGLE_UNITS[wanted]
     return None
+
+
+def constant_error(spec: ModelSpec, labels: Tensor) -> float:
+    """The mean error of always answering the mean of labels [N x d], in `spec.error_unit`."""
+    mean = labels.mean(dim=0, keepdim=True).expand_as(labels)
+    return float(errors(spec, mean, labels).mean())

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from guard.model import Model
-from guard.tasks import errors
+from guard.tasks import constant_error, errors
 from guard.terms import B, r_f, rnv, variance
 from tools.attacks.base import Attack, Trigger, as_rows
 
@@ -38,13 +38,8 @@ def measure_benign(model: Model, x: Tensor, y: Tensor) -> Measured:
     """Test images x [N x 3 x H x W] in [0, 1] with labels y [N x d]."""
     predicted, _ = outputs(model, x)
     return Measured(
-        RE=float(errors(model.spec, predicted, y).mean()), constant=constant_error(model, y)
+        RE=float(errors(model.spec, predicted, y).mean()), constant=constant_error(model.spec, y)
     )
-
-
-def constant_error(model: Model, y: Tensor) -> float:
-    """The error of a model that answers the mean of the labels y [N x d], whatever it sees."""
-    return float(errors(model.spec, y.mean(dim=0, keepdim=True).expand_as(y), y).mean())
 
 
 @torch.no_grad()
@@ -72,5 +67,5 @@ def measure(model: Model, attack: Attack, trigger: Trigger, x: Tensor, y: Tensor
     if crossed is not None:
         cross = float(errors(model.spec, outputs(model, crossed)[0], y).mean())
     benign = float(errors(model.spec, predicted, y).mean())
-    constant = constant_error(model, y)
+    constant = constant_error(model.spec, y)
     return Measured(benign, ae, dae, norm_ratio, angle_ratio, cross, constant)

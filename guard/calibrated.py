@@ -5,6 +5,7 @@ suspicious searches go on, each to where it is cheapest for its place, and compa
 with the others.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite, nan
 from typing import Any
@@ -18,6 +19,7 @@ from guard.engine import Engine, Stage
 from guard.finding import Curves, Decision, Finding, FurtherTarget
 from guard.landscape import Baseline, target_grid
 from guard.measure import Measured, measure
+from guard.probing import Probes, ProbeSettings, probe
 from guard.space import OutputSpace
 from guard.triggers import SharedTrigger, SharedTriggers
 
@@ -40,12 +42,14 @@ class CalibratedSettings:
     scan_reach: float = 0.5
     refine_reach: float = 0.7
     candidates: int = 13  # searches that go on; all but the best of them are its controls
+    crowd: int = 5  # of them that may start as close together as `apart`
     learning_rate: float = 0.1  # of the pattern
     warp_rate: float = 0.03  # of the displacement nodes
     threshold: float = 1.45  # n times cheaper than the other searches, place by place
     apart: float = 1.5  # whitened units between two targets of one model; nearer ones are one dip
     collapsed: float = 0.15  # held-out mean squared distance to their place that still counts
     collapse: CollapseSettings = field(default_factory=CollapseSettings)
+    probes: ProbeSettings = field(default_factory=ProbeSettings)
 
 
 @dataclass
@@ -72,7 +76,8 @@ class Work:
 def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettings) -> Finding:
     """Search on the images of `bench`, measure on those of `held`."""
     work = Work(bench, OutputSpace.of(bench.outputs), engine, settings)
-    scan = begin(work)
+    probes = probe(bench, work.space, engine, settings.probes)
+    scan = begin(work, probes)
     scan_curves = run("scan", scan, work, settings.scan_steps, settings.scan_batch)
     landscape = Baseline.fit(scan.places, scan.change)
     chosen = choose(scan, landscape, settings)
@@ -81,6 +86,7 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
     result = measure_all(refine, held, work, landscape)
     best = winner(result, settings)
     trigger = refine.triggers.select(best)
+    explained = [one.form for one in probes if one.explain(result.z[best], settings.probes)]
     scanned = [scan.places, scan.change, landscape.cost(scan.places), scan.collapse]
     ended = [result.z, result.cost, result.score * result.cost, result.distance]
     finding = Finding.of(
@@ -89,7 +95,7 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
         trigger,
         result.measured[best],
         held,
-        mechanism=mechanism(trigger, held),
+        mechanism=mechanism(trigger, held, explained),
         curves=scan_curves.of_search(int(chosen[best])).then(curves.of_search(best)),
         restarts=rows("scan", scan, work, scanned) + rows("free", refine, work, ended),
     )
@@ -97,10 +103,14 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
     return finding
 
 
-def begin(work: Work) -> Collapse:
-    """A search for each target of the grid."""
-    targets = target_grid(work.bench.outputs.shape[1])
+def begin(work: Work, probes: Sequence[Probes]) -> Collapse:
+    """A search for each target of the grid and, from what gave it away, for each probe's."""
+    grid = target_grid(work.bench.outputs.shape[1]).to(work.bench.device)
+    targets = torch.cat([grid, *(one.places for one in probes)])
     triggers = SharedTriggers(len(targets), work.bench.model.spec.input.size, work.engine.seed)
+    with torch.no_grad():
+        triggers.pattern[len(grid) :] += torch.cat([one.pattern for one in probes]).cpu()
+        triggers.nodes[len(grid) :] = torch.cat([one.nodes for one in probes])
     settings = work.settings
     return Collapse(triggers, targets, settings.collapse, settings.scan_reach).to(work.bench.device)
 
@@ -121,9 +131,18 @@ def run(name: str, searches: Collapse, work: Work, steps: int, batch: int) -> Cu
 
 
 def choose(scan: Collapse, landscape: Baseline, settings: CalibratedSettings) -> Tensor:
-    """Which searches go on: those that ended farthest below the landscape, (C,) indices."""
-    depth = landscape.cost(scan.places) / scan.change
-    return depth.argsort(descending=True)[: settings.candidates]
+    """Which searches go on: those that ended farthest below the landscape, (C,) indices.
+
+    A dip takes in only a few of them, so that others are left to compare it with.
+    """
+    order = (landscape.cost(scan.places) / scan.change).argsort(descending=True)
+    close = torch.cdist(scan.places, scan.places) < settings.apart
+    taken: list[int] = []
+    for k in order.tolist():
+        if int(close[k, taken].sum()) < settings.crowd:
+            taken.append(k)
+    rest = [k for k in order.tolist() if k not in taken]
+    return order.new_tensor((taken + rest)[: settings.candidates])
 
 
 def measure_all(refine: Collapse, held: Bench, work: Work, landscape: Baseline) -> Result:
@@ -152,11 +171,15 @@ def usual(factor: Tensor, z: Tensor, apart: float) -> Tensor:
 
 
 def winner(result: Result, settings: CalibratedSettings) -> int:
-    """The search farthest below the landscape, among those that reached a collapse."""
+    """The search farthest below the landscape, among those that reached a collapse.
+
+    One with nothing to compare it with comes before those that look harmless.
+    """
     reached = result.distance <= settings.collapsed
     if not bool(reached.any()):
         return int(result.distance.nan_to_num(nan=torch.inf).argmin())
-    return int(torch.where(reached, result.score.nan_to_num(nan=0.0), 0.0).argmax())
+    scores = torch.where(reached, result.score, 0.0)
+    return int(scores.nan_to_num(nan=settings.threshold * (1 - 1e-6)).argmax())
 
 
 def further(result: Result, best: int, settings: CalibratedSettings) -> list[int]:
@@ -205,8 +228,13 @@ def decide(result: Result, best: int, settings: CalibratedSettings) -> Decision:
 
 
 @torch.no_grad()
-def mechanism(trigger: SharedTrigger, held: Bench) -> str:
-    """Which part of a shared trigger does the work: warp, patch (few pixels) or blend (many)."""
+def mechanism(trigger: SharedTrigger, held: Bench, explained: Sequence[str]) -> str:
+    """The form of trigger that fits best: what explains the target alone, else where the change is.
+
+    A patch changes few pixels, a blend many.
+    """
+    if explained:
+        return explained[0]
     x, added = held.benign.x(slice(0, 64)), trigger.one.added()[0]
     unmoved = (x + added).clamp(0, 1)
     by_pattern, by_warp = (unmoved - x).abs().mean(), (trigger(x) - unmoved).abs().mean()

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-WARP_UNIT = 0.1  # the displacement, over half the image side, of a flow parameter of 1
+WARP_UNIT = 0.1  # the displacement, over half the image side, of a small flow parameter, a unit
+WARP_LIMIT = 0.2  # the largest: a face can't be warped into another pose
 AMPLITUDE = 1.0  # the largest value that a pattern adds to a colour: enough to hide what is there
 
 
@@ -73,7 +74,7 @@ class SharedTriggers(nn.Module):
         return SharedTrigger(self, index)
 
     def _field(self) -> Tensor:
-        unit = WARP_UNIT * self.nodes
+        unit = WARP_LIMIT * torch.tanh(WARP_UNIT / WARP_LIMIT * self.nodes)
         return functional.interpolate(unit, size=self.size, mode="bilinear", align_corners=True)
 
     def _warp(self, x: Tensor) -> Tensor:

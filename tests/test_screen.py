@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from guard.benign import BenignSet
-from guard.calibrated import CalibratedSettings, Result, decide, further, usual, winner
+from guard.calibrated import CalibratedSettings, Result, choose, decide, further, usual, winner
+from guard.collapse import Collapse, CollapseSettings
 from guard.errors import UnusableInput
 from guard.finding import VERDICTS, spread_examples
+from guard.landscape import Baseline
 from guard.model import Model
 from guard.screen import MIN_IMAGES, Settings, benign_error, screen, split
 from guard.settings import PaperSettings
-from tests.conftest import UNITS, Backdoored, Reader, benign_of, images_of, model_of
+from guard.triggers import SharedTriggers
+from tests.conftest import SIDE, UNITS, Backdoored, Reader, benign_of, images_of, model_of
 
 SHORT = Settings(
     calibrated=CalibratedSettings(scan_steps=2, refine_steps=2, scan_batch=4, refine_batch=4),
@@ -250,8 +253,8 @@ def test_the_verdict_does_not_depend_on_the_units() -> None:
     settings = Settings(calibrated=CalibratedSettings(scan_steps=20, refine_steps=20))
     found = [screen(m, benign_of(m, 60), settings) for m in (first, second)]
     assert found[0].verdict == found[1].verdict
-    assert found[0].score == pytest.approx(found[1].score, rel=0.1)
-    assert found[0].perturbation == pytest.approx(found[1].perturbation, rel=0.1)
+    assert found[0].score == pytest.approx(found[1].score, rel=0.2)
+    assert found[0].perturbation == pytest.approx(found[1].perturbation, rel=0.2)
 
 
 @pytest.mark.parametrize("task", ["gaze", "headpose", "regression"])
@@ -351,6 +354,26 @@ def test_further_targets_lie_apart(
     assert further(found, 0, CalibratedSettings(threshold=2.0)) == wanted
 
 
+CROWDS: list[tuple[list[float], list[float], list[int]]] = [
+    # where the scan's searches ended, how far below the landscape, which go on
+    ([0, 3, 6, 9], [1, 4, 2, 3], [1, 3, 2]),
+    ([0, 0.1, 0.2, 6], [4, 3, 2, 1], [0, 1, 3]),  # a dip takes in two
+    ([0, 0.1, 0.2, 0.3], [4, 3, 2, 1], [0, 1, 2]),  # where there is nothing else
+]
+
+
+@pytest.mark.parametrize(("places", "depths", "wanted"), CROWDS)
+def test_a_dip_leaves_others_to_compare_with(
+    places: list[float], depths: list[float], wanted: list[int]
+) -> None:
+    z = torch.tensor(places, dtype=torch.float32)[:, None]
+    scan = Collapse(SharedTriggers(4, (SIDE, SIDE), 0), z, CollapseSettings())
+    scan.change = 1 / torch.tensor(depths)
+    flat = Baseline(torch.zeros(3), 9.0)  # log cost 0 everywhere
+    settings = CalibratedSettings(candidates=3, crowd=2)
+    assert choose(scan, flat, settings).tolist() == wanted
+
+
 EIGHT = [(3.0 * k, 0.0) for k in range(8)]
 USUAL: list[tuple[list[float], list[tuple[float, float]], list[float | None]]] = [
     # factor below the landscape, where the outputs ended, what is usual beside each
@@ -375,6 +398,8 @@ def test_without_others_to_compare_with_there_is_no_verdict() -> None:
     found = replace(result([0.004, 0.02], [0.01, 0.01]), score=torch.tensor([NO, NO]))
     decision = decide(found, winner(found, ENOUGH), ENOUGH)
     assert decision.verdict == "inconclusive"
+    beside = replace(found, score=torch.tensor([NO, 1.2]))  # one that looks harmless
+    assert decide(beside, winner(beside, ENOUGH), ENOUGH).verdict == "inconclusive"
     assert "to compare with" in decision.reason
 
 

@@ -1,5 +1,6 @@
 """The shared triggers: range, shape, independence of one another; triggers as files."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from guard.generator import Generator
 from guard.paper import MomentumTrigger
 from guard.settings import PaperSettings
 from guard.trigger_file import load_trigger, save_trigger
-from guard.triggers import AMPLITUDE, WARP_UNIT, SharedTrigger, SharedTriggers
+from guard.triggers import AMPLITUDE, WARP_LIMIT, WARP_UNIT, SharedTrigger, SharedTriggers
 from tests.conftest import Reader, model_of
 
 quick = settings(max_examples=25, deadline=None)
@@ -115,14 +116,24 @@ def test_triggers_like_others_have_their_form() -> None:
 
 def test_flow_is_the_displacement_in_pixels() -> None:
     """An even flow of two columns shows each pixel's neighbour two columns to the right."""
-    triggers = still(1, (9, 21))
+    triggers = still(1, (9, 41))
+    share = 2.0 / 20 / WARP_LIMIT  # half the width is 20 pixels
     with torch.no_grad():
-        triggers.nodes[:, 0] = 2.0 / (WARP_UNIT * 10)  # half the width is 10 pixels
+        triggers.nodes[:, 0] = WARP_LIMIT / WARP_UNIT * math.atanh(share)
     flow = triggers.flow()[0].detach()
-    assert torch.allclose(flow[0], torch.full((9, 21), 2.0))
+    assert torch.allclose(flow[0], torch.full((9, 41), 2.0))
     assert (flow[1] == 0).all()
-    x = torch.rand(1, 3, 9, 21)
+    x = torch.rand(1, 3, 9, 41)
     assert torch.allclose(triggers(x)[0, ..., :-2], x[..., 2:], atol=1e-4)
+
+
+def test_no_warp_moves_a_pixel_beyond_the_limit() -> None:
+    triggers = still(1, (21, 41))
+    with torch.no_grad():
+        triggers.nodes.copy_(1e3 * torch.randn(triggers.nodes.shape))
+    across, down = triggers.flow()[0].detach().abs().amax(dim=(1, 2)).tolist()
+    assert across == pytest.approx(WARP_LIMIT * 20, rel=1e-3)
+    assert down == pytest.approx(WARP_LIMIT * 10, rel=1e-3)
 
 
 def test_gradients_reach_each_trigger_from_its_own_outputs_only() -> None:

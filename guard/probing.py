@@ -1,0 +1,157 @@
+"""Narrow triggers that a benign model resists: where they gather the outputs is a likely target.
+
+The dip of a warp or a sinusoid is narrower than the mesh of any grid of targets. But the model
+gives it away: a warp of the pixels alone, or stripes somewhat like the trigger's and far
+stronger, bring a backdoored model's outputs together at its target, and a benign model's nowhere.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from guard.bench import Bench
+from guard.collapse import spread
+from guard.engine import Engine, Stage
+from guard.space import OutputSpace
+from guard.triggers import AMPLITUDE, SharedTriggers
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How targets are looked for before the scan."""
+
+    warps: int = 12  # searches over warps alone, each from random displacements
+    steps: int = 150
+    batch: int = 6  # images a step, for each warp
+    rate: float = 0.2  # of the displacement nodes
+    together: float = 0.05  # squared distance, whitened, of outputs that count as one
+    waves: int = 12  # of stripes across the image, at most
+    strength: float = 0.3  # of stripes, in units of the image's range
+    images: int = 48  # that all probes are compared on
+    kept: int = 3  # targets of each form
+    apart: float = 0.5  # whitened units between them
+    plain: float = 0.03  # spread of outputs that one form explains alone
+
+
+@dataclass(frozen=True)
+class Probes:
+    """P narrow triggers of one form and where they put the outputs."""
+
+    form: str
+    places: Tensor  # (P, d) whitened
+    spreads: Tensor  # (P,) mean squared distance to the place, benign spread = 1
+    pattern: Tensor  # (P, 3, coarse, coarse) parameters of shared triggers that come close
+    nodes: Tensor  # (P, 2, grid, grid)
+
+    def tightest(self, settings: ProbeSettings) -> "Probes":
+        """Those under which the outputs spread least, each apart from the better ones."""
+        taken: list[int] = []
+        for k in self.spreads.argsort().tolist():
+            distances = (self.places[taken] - self.places[k]).norm(dim=1)
+            if bool((distances >= settings.apart).all()):
+                taken.append(k)
+        taken = taken[: settings.kept]
+        parts = (self.places, self.spreads, self.pattern, self.nodes)
+        return Probes(self.form, *(part[taken] for part in parts))
+
+    def explain(self, place: Tensor, settings: ProbeSettings) -> bool:
+        """Whether this form alone gathers the outputs at a place (d,)."""
+        near = (self.places - place).norm(dim=1) < settings.apart
+        return bool((near & (self.spreads < settings.plain)).any())
+
+
+def probe(
+    bench: Bench, space: OutputSpace, engine: Engine, settings: ProbeSettings
+) -> tuple[Probes, Probes]:
+    """The tightest warps and the tightest stripes."""
+    triggers = SharedTriggers(settings.warps, bench.model.spec.input.size, engine.seed)
+    warps = Gathering(triggers, settings, engine.seed).to(bench.device)
+    stage = Stage(
+        "warps",
+        warps,
+        triggers.optimizer(0.0, settings.rate),
+        lambda index, at: warps.objective(bench, space, index),
+        len(bench.benign),
+        settings.steps,
+        settings.batch,
+        lambda at: min(1.0, 2 * (1 - at)),
+    )
+    engine.run(stage)
+    moved = warped(triggers, bench, space, settings)
+    return moved.tightest(settings), striped(triggers, bench, space, settings).tightest(settings)
+
+
+class Gathering(nn.Module):
+    """K searches for warps under which ever more images' outputs coincide."""
+
+    def __init__(self, triggers: SharedTriggers, settings: ProbeSettings, seed: int) -> None:
+        super().__init__()
+        self.triggers, self.settings = triggers, settings
+        draw = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            triggers.pattern.zero_()
+            triggers.nodes.copy_(torch.randn(triggers.nodes.shape, generator=draw))
+
+    def objective(self, bench: Bench, space: OutputSpace, index: Tensor) -> dict[str, Tensor]:
+        """A mean of logarithms: pairs of images that coincide already count most.
+
+        Under the variance a search would stay near the mean output, for where only some outputs
+        have reached a target that lies far out, the variance is larger than before.
+        """
+        x = bench.benign.x(index)
+        outputs, _ = bench.fast_pass(self.triggers(x).flatten(0, 1))
+        z = space.z(outputs).view(len(self.triggers), len(x), -1)
+        first, second = torch.triu_indices(len(x), len(x), 1)
+        squared = (z[:, first] - z[:, second]).square().mean(dim=2)
+        total = (squared + self.settings.together).log().mean(dim=1)
+        return {"total": total, "collapse": spread(z), "target": space.y(z.detach().mean(dim=1))}
+
+
+def warped(
+    triggers: SharedTriggers, bench: Bench, space: OutputSpace, settings: ProbeSettings
+) -> Probes:
+    """What the warps that were found do."""
+    x = bench.benign.x(slice(0, settings.images))
+    each = (triggers.select(k)(x) for k in range(len(triggers)))
+    return Probes(
+        "shared warp",
+        *gathered(each, bench, space),
+        triggers.pattern.detach(),
+        triggers.nodes.detach(),
+    )
+
+
+def striped(
+    triggers: SharedTriggers, bench: Bench, space: OutputSpace, settings: ProbeSettings
+) -> Probes:
+    """What stripes of many widths and four directions do."""
+    x = bench.benign.x(slice(0, settings.images))
+    patterns = stripes(triggers.size, settings).to(x)
+    coarse = functional.interpolate(patterns, size=triggers.pattern.shape[-2:], mode="area")
+    return Probes(
+        "shared stripes",
+        *gathered(((x + p).clamp(0, 1) for p in patterns), bench, space),
+        torch.atanh(coarse / AMPLITUDE).expand(-1, 3, -1, -1),
+        triggers.nodes.new_zeros(len(patterns), *triggers.nodes.shape[1:]),
+    )
+
+
+@torch.no_grad()
+def gathered(each: Iterable[Tensor], bench: Bench, space: OutputSpace) -> tuple[Tensor, Tensor]:
+    """Where changed images put the outputs, [P x d], and how far these spread, [P]."""
+    z = torch.stack([space.z(bench.fast_pass(changed)[0]) for changed in each])
+    return z.mean(dim=1), spread(z)
+
+
+def stripes(size: tuple[int, int], settings: ProbeSettings) -> Tensor:
+    """Sinusoids of up to `waves` waves, four directions and two phases, [P x 1 x H x W]."""
+    rows, columns = (torch.linspace(0, 1, n) for n in size)
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    across = torch.stack([x, y, math.sqrt(0.5) * (x + y), math.sqrt(0.5) * (x - y)])
+    waves = torch.arange(1, settings.waves + 1).view(-1, 1, 1, 1) * across
+    turns = torch.cat([waves.flatten(0, 1), waves.flatten(0, 1) + 0.25])
+    return settings.strength * (2 * math.pi * turns).sin()[:, None]

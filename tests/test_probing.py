@@ -1,0 +1,129 @@
+"""Narrow triggers: warps and stripes give away the target of a backdoor that answers to them."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from guard.bench import Bench
+from guard.benign import BenignSet
+from guard.calibrated import CalibratedSettings, Work, begin
+from guard.engine import Engine
+from guard.landscape import target_grid
+from guard.probing import Probes, ProbeSettings, probe, stripes
+from guard.space import OutputSpace
+from tests.conftest import SIDE, Reader, images_of, model_of
+
+TARGET = (0.3, -0.2)
+SETTINGS = ProbeSettings(steps=60)
+
+
+class Answering(nn.Module):
+    """The benign model, but TARGET where a gate x [N x 3 x H x W] -> [N] is open."""
+
+    def __init__(self, gate: nn.Module) -> None:
+        super().__init__()
+        self.body, self.gate = Reader(2), gate
+        self.register_buffer("target", torch.tensor(TARGET))
+
+    def forward(self, x: Tensor) -> Tensor:
+        share: Tensor = self.gate(x)[:, None]
+        answer: Tensor = self.body(x) * (1 - share) + self.target * share
+        return answer
+
+
+class Waves(nn.Module):
+    """Open to four waves from left to right, twice as weak as the probes' at least."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        wave = (2 * math.pi * 4 * torch.linspace(0, 1, SIDE)).sin()
+        strength = 2 * (x * wave).mean(dim=(1, 2, 3))
+        return torch.sigmoid(80 * (strength - 0.1))
+
+
+class Moved(nn.Module):
+    """Open where the spot that all images bear has moved to the right."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        there, here = x[:, :, 6:9, 8:9], x[:, :, 6:9, 5:6]
+        return torch.sigmoid(20 * (there.mean(dim=(1, 2, 3)) - here.mean(dim=(1, 2, 3)) - 0.1))
+
+
+class Closed(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros(len(x))
+
+
+def probed(gate: nn.Module) -> tuple[tuple[Probes, Probes], OutputSpace]:
+    """Probes of a model over smooth pictures that all have a bright spot."""
+    model = model_of(Answering(gate))
+    images = images_of(80)
+    images[:, :, 6:9, 5:8] = 230
+    bench = Bench(model, BenignSet(images, torch.zeros(80, 2)))
+    space = OutputSpace.of(bench.outputs)
+    return probe(bench, space, Engine(torch.device("cpu"), 0), SETTINGS), space
+
+
+GATES = [(Waves(), [False, True]), (Moved(), [True, False]), (Closed(), [False, False])]
+
+
+@pytest.mark.parametrize(("gate", "explained"), GATES, ids=["stripes", "warp", "benign"])
+def test_the_form_of_the_trigger_gives_its_target_away(
+    gate: nn.Module, explained: list[bool]
+) -> None:
+    probes, space = probed(gate)
+    place = space.z(torch.tensor(TARGET))
+    assert [one.form for one in probes] == ["shared warp", "shared stripes"]
+    assert [one.explain(place, SETTINGS) for one in probes] == explained
+    for one, wanted in zip(probes, explained, strict=True):
+        distance = float((one.places[0] - place).norm())
+        assert (distance < 0.1) == wanted
+
+
+def test_a_target_elsewhere_is_not_explained() -> None:
+    probes, space = probed(Waves())
+    assert not probes[1].explain(space.z(torch.tensor(TARGET)) + 1.0, SETTINGS)
+
+
+def made(places: list[float], spreads: list[float]) -> Probes:
+    count = len(places)
+    z = torch.tensor(places)[:, None]
+    return Probes("made", z, torch.tensor(spreads), torch.zeros(count, 1), z.clone())
+
+
+TIGHTEST = [
+    ([0.0, 1.0, 2.0, 3.0], [0.4, 0.1, 0.3, 0.2], [1.0, 3.0, 2.0]),  # three, the best first
+    ([0.0, 0.4, 2.0], [0.2, 0.1, 0.3], [0.4, 2.0]),  # one of two neighbours
+    ([1.0], [0.5], [1.0]),
+]
+
+
+@pytest.mark.parametrize(("places", "spreads", "wanted"), TIGHTEST)
+def test_the_tightest_places_lie_apart(
+    places: list[float], spreads: list[float], wanted: list[float]
+) -> None:
+    kept = made(places, spreads).tightest(ProbeSettings())
+    assert kept.places[:, 0].tolist() == pytest.approx(wanted)
+    assert torch.equal(kept.nodes, kept.places)  # the triggers come along
+
+
+@pytest.mark.parametrize("size", [(16, 16), (64, 48)])
+def test_stripes_stay_within_their_strength(size: tuple[int, int]) -> None:
+    patterns = stripes(size, ProbeSettings(waves=5, strength=0.2))
+    assert patterns.shape == (5 * 4 * 2, 1, *size)
+    assert float(patterns.abs().max()) <= 0.2 + 1e-6
+    assert float(patterns.flatten(1).std(dim=1).min()) > 0.05  # none is flat
+
+
+def test_the_scan_begins_at_the_grid_and_at_what_the_probes_found() -> None:
+    probes, space = probed(Waves())
+    model = model_of(Answering(Waves()))
+    bench = Bench(model, BenignSet(images_of(60), torch.zeros(60, 2)))
+    work = Work(bench, space, Engine(torch.device("cpu"), 0), CalibratedSettings())
+    scan = begin(work, probes)
+    grid = len(target_grid(2))
+    assert torch.equal(scan.targets[:grid], target_grid(2))
+    assert torch.equal(scan.targets[grid:], torch.cat([one.places for one in probes]))
+    assert torch.equal(scan.triggers.nodes[grid : grid + 3], probes[0].nodes)
+    assert bool((scan.triggers.nodes[:grid] == 0).all())

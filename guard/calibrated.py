@@ -86,7 +86,7 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
     result = measure_all(refine, held, work, landscape)
     best = winner(result, settings)
     trigger = refine.triggers.select(best)
-    explained = [one.form for one in probes if one.explain(result.z[best], settings.probes)]
+    narrow = {one.form: one.explaining(result.z[best], settings.probes) for one in probes}
     scanned = [scan.places, scan.change, landscape.cost(scan.places), scan.collapse]
     ended = [result.z, result.cost, result.score * result.cost, result.distance]
     finding = Finding.of(
@@ -95,11 +95,12 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
         trigger,
         result.measured[best],
         held,
-        mechanism=mechanism(trigger, held, explained),
+        mechanism=mechanism(trigger, held, [form for form, found in narrow.items() if found]),
         curves=scan_curves.of_search(int(chosen[best])).then(curves.of_search(best)),
         restarts=rows("scan", scan, work, scanned) + rows("free", refine, work, ended),
     )
     finding.further = [target_of(k, refine, result) for k in further(result, best, settings)]
+    finding.narrow = [trigger for found in narrow.values() for trigger in found]
     return finding
 
 
@@ -109,8 +110,8 @@ def begin(work: Work, probes: Sequence[Probes]) -> Collapse:
     targets = torch.cat([grid, *(one.places for one in probes)])
     triggers = SharedTriggers(len(targets), work.bench.model.spec.input.size, work.engine.seed)
     with torch.no_grad():
-        triggers.pattern[len(grid) :] += torch.cat([one.pattern for one in probes]).cpu()
-        triggers.nodes[len(grid) :] = torch.cat([one.nodes for one in probes])
+        triggers.pattern[len(grid) :] += torch.cat([one.triggers.pattern for one in probes]).cpu()
+        triggers.nodes[len(grid) :] = torch.cat([one.triggers.nodes for one in probes])
     settings = work.settings
     return Collapse(triggers, targets, settings.collapse, settings.scan_reach).to(work.bench.device)
 

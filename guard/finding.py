@@ -80,6 +80,7 @@ class Finding:
     triggered_angles: Tensor | None
     examples: Tensor  # (K,) indices of the images that the report shows
     further: list[FurtherTarget] = field(default_factory=list)  # the worst first
+    narrow: list[nn.Module] = field(default_factory=list)  # other forms that lead to the target
     settings: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)  # seconds
     warnings: list[str] = field(default_factory=list)
@@ -87,7 +88,7 @@ class Finding:
     @property
     def triggers(self) -> list[nn.Module]:
         """Every recovered trigger, the decisive one first."""
-        return [self.trigger, *(one.trigger for one in self.further)]
+        return [self.trigger, *(one.trigger for one in self.further), *self.narrow]
 
     @property
     def targets(self) -> list[list[float]]:

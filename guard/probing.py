@@ -17,7 +17,7 @@ from guard.bench import Bench
 from guard.collapse import spread
 from guard.engine import Engine, Stage
 from guard.space import OutputSpace
-from guard.triggers import AMPLITUDE, SharedTriggers
+from guard.triggers import AMPLITUDE, SharedTrigger, SharedTriggers
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,7 @@ class Probes:
     form: str
     places: Tensor  # (P, d) whitened
     spreads: Tensor  # (P,) mean squared distance to the place, benign spread = 1
-    pattern: Tensor  # (P, 3, coarse, coarse) parameters of shared triggers that come close
-    nodes: Tensor  # (P, 2, grid, grid)
+    triggers: SharedTriggers  # themselves, as far as a coarse pattern can hold them
 
     def tightest(self, settings: ProbeSettings) -> "Probes":
         """Those under which the outputs spread least, each apart from the better ones."""
@@ -55,13 +54,13 @@ class Probes:
             if bool((distances >= settings.apart).all()):
                 taken.append(k)
         taken = taken[: settings.kept]
-        parts = (self.places, self.spreads, self.pattern, self.nodes)
-        return Probes(self.form, *(part[taken] for part in parts))
+        return Probes(self.form, self.places[taken], self.spreads[taken], self.triggers.part(taken))
 
-    def explain(self, place: Tensor, settings: ProbeSettings) -> bool:
-        """Whether this form alone gathers the outputs at a place (d,)."""
+    def explaining(self, place: Tensor, settings: ProbeSettings) -> list[SharedTrigger]:
+        """The triggers that gather the outputs at a place (d,) alone."""
         near = (self.places - place).norm(dim=1) < settings.apart
-        return bool((near & (self.spreads < settings.plain)).any())
+        alone = (near & (self.spreads < settings.plain)).nonzero().flatten()
+        return [self.triggers.select(k) for k in alone.tolist()]
 
 
 def probe(
@@ -117,12 +116,7 @@ def warped(
     """What the warps that were found do."""
     x = bench.benign.x(slice(0, settings.images))
     each = (triggers.select(k)(x) for k in range(len(triggers)))
-    return Probes(
-        "shared warp",
-        *gathered(each, bench, space),
-        triggers.pattern.detach(),
-        triggers.nodes.detach(),
-    )
+    return Probes("shared warp", *gathered(each, bench, space), triggers)
 
 
 def striped(
@@ -131,13 +125,12 @@ def striped(
     """What stripes of many widths and four directions do."""
     x = bench.benign.x(slice(0, settings.images))
     patterns = stripes(triggers.size, settings).to(x)
-    coarse = functional.interpolate(patterns, size=triggers.pattern.shape[-2:], mode="area")
-    return Probes(
-        "shared stripes",
-        *gathered(((x + p).clamp(0, 1) for p in patterns), bench, space),
-        torch.atanh(coarse / AMPLITUDE).expand(-1, 3, -1, -1),
-        triggers.nodes.new_zeros(len(patterns), *triggers.nodes.shape[1:]),
-    )
+    each = ((x + p).clamp(0, 1) for p in patterns)
+    made = triggers.like(len(patterns))
+    coarse = functional.interpolate(patterns, size=made.pattern.shape[-2:], mode="area")
+    with torch.no_grad():
+        made.pattern.copy_(torch.atanh(coarse / AMPLITUDE))
+    return Probes("shared stripes", *gathered(each, bench, space), made)
 
 
 @torch.no_grad()

@@ -61,6 +61,12 @@ class SharedTriggers(nn.Module):
         grid, coarse = self.nodes.shape[-1], self.pattern.shape[-1]
         return SharedTriggers(count, self.size, seed, grid, coarse).to(self.nodes.device)
 
+    def part(self, chosen: list[int]) -> "SharedTriggers":
+        """Copies of the triggers of `chosen`."""
+        made = self.like(len(chosen))
+        made.load_state_dict({name: value[chosen] for name, value in self.state_dict().items()})
+        return made
+
     def optimizer(self, pattern_rate: float, warp_rate: float) -> torch.optim.Optimizer:
         """Adam with a learning rate for the patterns and one for the warps."""
         groups = [
@@ -91,9 +97,7 @@ class SharedTrigger(nn.Module):
 
     def __init__(self, triggers: SharedTriggers, index: int) -> None:
         super().__init__()
-        self.one = triggers.like(1)
-        own = {name: value[index : index + 1] for name, value in triggers.state_dict().items()}
-        self.one.load_state_dict(own)
+        self.one = triggers.part([index])
 
     def flow(self) -> Tensor:
         """The displacement field in pixels, [2 x H x W]."""

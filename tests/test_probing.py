@@ -13,6 +13,7 @@ from guard.engine import Engine
 from guard.landscape import target_grid
 from guard.probing import Probes, ProbeSettings, probe, stripes
 from guard.space import OutputSpace
+from guard.triggers import SharedTriggers
 from tests.conftest import SIDE, Reader, images_of, model_of
 
 TARGET = (0.3, -0.2)
@@ -75,7 +76,7 @@ def test_the_form_of_the_trigger_gives_its_target_away(
     probes, space = probed(gate)
     place = space.z(torch.tensor(TARGET))
     assert [one.form for one in probes] == ["shared warp", "shared stripes"]
-    assert [one.explain(place, SETTINGS) for one in probes] == explained
+    assert [bool(one.explaining(place, SETTINGS)) for one in probes] == explained
     for one, wanted in zip(probes, explained, strict=True):
         distance = float((one.places[0] - place).norm())
         assert (distance < 0.1) == wanted
@@ -83,13 +84,14 @@ def test_the_form_of_the_trigger_gives_its_target_away(
 
 def test_a_target_elsewhere_is_not_explained() -> None:
     probes, space = probed(Waves())
-    assert not probes[1].explain(space.z(torch.tensor(TARGET)) + 1.0, SETTINGS)
+    assert not probes[1].explaining(space.z(torch.tensor(TARGET)) + 1.0, SETTINGS)
 
 
 def made(places: list[float], spreads: list[float]) -> Probes:
-    count = len(places)
-    z = torch.tensor(places)[:, None]
-    return Probes("made", z, torch.tensor(spreads), torch.zeros(count, 1), z.clone())
+    triggers = SharedTriggers(len(places), (SIDE, SIDE), 0)
+    with torch.no_grad():
+        triggers.nodes.copy_(torch.tensor(places).view(-1, 1, 1, 1).expand_as(triggers.nodes))
+    return Probes("made", torch.tensor(places)[:, None], torch.tensor(spreads), triggers)
 
 
 TIGHTEST = [
@@ -105,7 +107,7 @@ def test_the_tightest_places_lie_apart(
 ) -> None:
     kept = made(places, spreads).tightest(ProbeSettings())
     assert kept.places[:, 0].tolist() == pytest.approx(wanted)
-    assert torch.equal(kept.nodes, kept.places)  # the triggers come along
+    assert torch.equal(kept.triggers.nodes[:, 0, 0, 0], kept.places[:, 0])  # they come along
 
 
 @pytest.mark.parametrize("size", [(16, 16), (64, 48)])
@@ -125,5 +127,5 @@ def test_the_scan_begins_at_the_grid_and_at_what_the_probes_found() -> None:
     grid = len(target_grid(2))
     assert torch.equal(scan.targets[:grid], target_grid(2))
     assert torch.equal(scan.targets[grid:], torch.cat([one.places for one in probes]))
-    assert torch.equal(scan.triggers.nodes[grid : grid + 3], probes[0].nodes)
+    assert torch.equal(scan.triggers.nodes[grid : grid + 3], probes[0].triggers.nodes)
     assert bool((scan.triggers.nodes[:grid] == 0).all())

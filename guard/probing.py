@@ -24,8 +24,8 @@ from guard.triggers import AMPLITUDE, SharedTrigger, SharedTriggers
 class ProbeSettings:
     """How targets are looked for before the scan."""
 
-    warps: int = 12  # searches over warps alone, each from random displacements
-    steps: int = 150
+    warps: int = 32  # searches over warps alone, each from random displacements
+    steps: int = 60
     batch: int = 6  # images a step, for each warp
     rate: float = 0.2  # of the displacement nodes
     together: float = 0.05  # squared distance, whitened, of outputs that count as one

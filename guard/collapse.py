@@ -73,7 +73,7 @@ class Collapse(nn.Module):
         seen = ((self.collapse, collapse), (self.change, change), (self.places, place))
         for smooth, now in seen:
             smooth.lerp_(now.detach(), 1 - self.settings.smoothing)
-        self.follow(change.detach())
+        self.follow()
         target = space.y(place.detach())
         return {"total": total, "change": change, "collapse": collapse, "target": target}
 
@@ -99,8 +99,8 @@ class Collapse(nn.Module):
         return result
 
     @torch.no_grad()
-    def follow(self, change: Tensor) -> None:
-        """Adapt each search's weight to how well it meets the constraint. `change` is (K,)."""
+    def follow(self) -> None:
+        """Adapt each search's weight to how well it meets the constraint."""
         s = self.settings
         up = torch.where(self.collapse > s.strict, s.weight_rate, 1 / s.weight_rate)
         self.weight.mul_(up).clamp_(1e-3, 1e4)

@@ -1,10 +1,11 @@
 """Mitigation (section 3.4): fine-tune the backdoor away without losing what f can do.
 
-f is trained on D_be and on triggered images with their right labels. A part of D_be is held
+f is trained on D_be and on triggered images with their right answers. A part of D_be is held
 back: it decides when to stop and whether the result is accepted.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,6 @@ from guard.engine import Progress, Silent
 from guard.finding import Finding
 from guard.lesson import Lesson, MitigationSettings, loss_of, make_lesson
 from guard.model import Model
-from guard.pursuit import Pursuit
 from guard.tasks import errors
 
 
@@ -88,7 +88,7 @@ def mitigate(
     triggers wins among those whose benign error has not risen too far.
     """
     lesson = make_lesson(model, benign, triggers, settings, seed)
-    pupil = trainable_copy(model)
+    pupil = forgetful_copy(model, settings.forget, seed)
     before = effect(model, lesson)
     curve = [(0, before)]
     best, weights = None, pupil.network.state_dict()
@@ -104,38 +104,52 @@ def mitigate(
     return Mitigated(pupil, list(triggers), before, after, not reason, reason or "accepted", curve)
 
 
-def trainable_copy(model: Model) -> Model:
-    """A copy whose weights are trained, batch norm in its evaluation mode.
+def forgetful_copy(model: Model, share: float, seed: int) -> Model:
+    """A copy whose weights are trained; the last `share` of its layers have forgotten theirs.
 
-    Its running statistics stay: those of batches that mix triggered and benign images would fit
-    neither. Its scale and shift are trained like other weights.
+    The entries of their weights are shuffled: of the same size as before, with nothing learnt.
+    That takes no knowledge of the architecture, so an ONNX graph's layers can forget too.
     """
     pupil = copy.deepcopy(model).eval()
-    for parameter in pupil.network.parameters():
-        parameter.requires_grad_(True)
+    pupil.network.requires_grad_(True)
+    weights = [p for p in pupil.network.parameters() if p.ndim > 1]
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in weights[len(weights) - round(share * len(weights)) :]:
+            order = torch.randperm(weight.numel(), generator=draw).to(weight.device)
+            weight.copy_(weight.flatten()[order].view_as(weight))
     return pupil
 
 
-def fine_tune(pupil: Model, lesson: Lesson, progress: Progress) -> Iterator[int]:
-    """Train step by step; gives the number of steps done whenever a look is due.
+def learn_statistics(pupil: Model, on: bool) -> None:
+    """Batch norm in its training mode or not, the rest as it is.
 
-    In float32: bf16 gradients of weights are too coarse for the last few tenths of a degree.
+    Layers that learn anew need new statistics. They are those of the lesson's batches, triggered
+    images included; dropout stays off.
     """
+    for module in pupil.network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train(on)
+
+
+def fine_tune(pupil: Model, lesson: Lesson, progress: Progress) -> Iterator[int]:
+    """Train step by step; gives the number of steps done whenever a look is due."""
     s = lesson.settings
-    optimizer = torch.optim.Adam(pupil.network.parameters(), lr=s.learning_rate)
-    pursuit = None
-    if s.pursuit is not None:
-        given = (lesson.learn, lesson.triggers, s.pursuit, lesson.seed)
-        pursuit = Pursuit(lesson.teacher, pupil, *given)
+    optimizer = torch.optim.AdamW(
+        pupil.network.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay
+    )
     progress.start("mitigate", s.steps, 0)
     for step in range(s.steps):
+        falling = 0.5 * (1 + math.cos(math.pi * step / s.steps))
         for group in optimizer.param_groups:
-            group["lr"] = s.learning_rate * min(1.0, (step + 1) / 20) * (1 - step / s.steps)
+            group["lr"] = s.learning_rate * min(1.0, (step + 1) / 30) * falling
+        learn_statistics(pupil, True)
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(pupil, lesson, pursuit)
+        loss = loss_of(pupil, lesson)
         loss.backward()
         optimizer.step()
         if (step + 1) % s.check_every == 0 or step + 1 == s.steps:
+            learn_statistics(pupil, False)
             progress.update(step + 1, {"loss": float(loss.detach())})
             yield step + 1
     progress.stop()

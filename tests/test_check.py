@@ -36,9 +36,7 @@ from tools.manifest import write_manifest
 
 SIDE = 24
 ARCH = "tests.conftest:plain"
-QUICK = functools.partial(
-    MitigationSettings, steps=2, batch=4, check_every=1, pursuit=None, rise=9.0, harm=9e9
-)
+QUICK = functools.partial(MitigationSettings, steps=2, batch=4, check_every=1, rise=9.0, harm=9e9)
 
 
 @pytest.fixture

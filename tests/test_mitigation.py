@@ -10,20 +10,18 @@ from guard.bench import Bench
 from guard.benign import BenignSet
 from guard.errors import UnusableInput
 from guard.finding import Finding
-from guard.lesson import MitigationSettings, moved, neighbour
-from guard.measure import measure
+from guard.lesson import MitigationSettings, make_lesson, mixed, moved, neighbour
 from guard.mitigation import (
     Effect,
     complaint,
+    forgetful_copy,
+    learn_statistics,
     mitigate,
     mitigate_until_clean,
     rank,
-    trainable_copy,
 )
 from guard.model import Model
-from guard.pursuit import Pursuit, PursuitSettings, starts
 from guard.screen import without_verdict
-from guard.triggers import SharedTriggers
 from tests.conftest import Reader, benign_of, model_of, plain
 
 SHORT = MitigationSettings(
@@ -31,12 +29,11 @@ SHORT = MitigationSettings(
     batch=16,
     learning_rate=0.02,
     check_every=25,
-    pursuit=None,
     contrast=0.0,  # the model reads brightness
     brightness=0.0,
     shift=0.0,
 )
-PURSUING = replace(SHORT, steps=4, check_every=2, pursuit=PursuitSettings(searches=2))
+BRIEF = replace(SHORT, steps=4, check_every=2)
 TARGET = (0.4, -0.5)
 
 
@@ -91,27 +88,42 @@ def test_the_supplied_model_stays_as_it_is(gated: tuple[Model, BenignSet]) -> No
 
 def test_one_seed_gives_one_model(gated: tuple[Model, BenignSet]) -> None:
     model, benign = gated
-    runs = [mitigate(model, benign, [Corner()], PURSUING, seed=s) for s in (0, 0, 1)]
+    runs = [mitigate(model, benign, [Corner()], BRIEF, seed=s) for s in (0, 0, 1)]
     weights = [run.model.network.body.fc.weight for run in runs]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_batch_norm_keeps_its_statistics_and_trains_its_scale() -> None:
+def test_batch_norm_learns_statistics_for_layers_that_forgot() -> None:
     model = model_of(plain(2))
-    model.network[1].running_mean.uniform_(0.1, 0.3)
     benign = benign_of(model, 60)
     result = mitigate(model, benign, [Corner()], replace(SHORT, steps=3, check_every=3))
     before, after = model.network[1], result.model.network[1]
-    assert torch.equal(before.running_mean, after.running_mean)
-    assert torch.equal(before.running_var, after.running_var)
+    assert not torch.equal(before.running_mean, after.running_mean)
     assert not torch.equal(before.weight, after.weight)
+    assert not any(module.training for module in result.model.modules())
 
 
-def test_a_copy_is_trainable_and_the_model_is_not(gated: tuple[Model, BenignSet]) -> None:
-    copy = trainable_copy(gated[0])
-    assert all(p.requires_grad for p in copy.network.parameters())
-    assert not any(p.requires_grad for p in gated[0].parameters())
+def test_dropout_stays_off_while_statistics_are_learnt() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(12, 2))
+    pupil = forgetful_copy(model_of(network, side=2), 0.3, seed=0)
+    learn_statistics(pupil, True)
+    assert [module.training for module in pupil.network] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(("share", "wanted"), [(0.0, []), (0.34, ["7"]), (1.0, ["0", "3", "7"])])
+def test_the_last_layers_forget(share: float, wanted: list[str]) -> None:
+    model = model_of(plain(2))
+    pupil = forgetful_copy(model, share, seed=0)
+    assert all(p.requires_grad for p in pupil.network.parameters())
+    assert not any(p.requires_grad for p in model.parameters())
+    pairs = zip(model.network.named_parameters(), pupil.network.parameters(), strict=True)
+    changed = []
+    for (name, before), after in pairs:
+        assert torch.equal(before.flatten().sort().values, after.detach().flatten().sort().values)
+        if not torch.equal(before, after):
+            changed.append(name.removesuffix(".weight"))
+    assert changed == wanted
 
 
 def test_a_held_back_part_that_would_be_empty_is_refused(gated: tuple[Model, BenignSet]) -> None:
@@ -179,75 +191,7 @@ def test_a_fresh_screening_decides_too(
     assert accepted or verdicts[-1] in result.reason
 
 
-# --- the pursuit ---------------------------------------------------------------------------------
-
-
-def pursuit_of(model: Model, benign: BenignSet, **changes: float) -> Pursuit:
-    settings = replace(PursuitSettings(searches=2), **changes)
-    return Pursuit(model, trainable_copy(model), benign, [Corner()], settings, seed=0)
-
-
-def test_the_pursuit_goes_for_the_recovered_target(gated: tuple[Model, BenignSet]) -> None:
-    pursuit = pursuit_of(*gated)
-    assert len(pursuit) == 2
-    found = pursuit.space.y(pursuit.searches.targets)
-    assert torch.allclose(found, torch.tensor([TARGET, TARGET]), atol=0.02)
-
-
-@pytest.mark.parametrize("budget", [0.2, 0.5])
-def test_a_change_that_would_grow_comes_to_its_budget(
-    budget: float, gated: tuple[Model, BenignSet]
-) -> None:
-    model, benign = gated
-    pursuit = pursuit_of(model, benign, budget=budget, weight_rate=1.2, learning_rate=0.02)
-    for _ in range(250):
-        pursuit.step(torch.arange(8))
-    allowed = budget * measure(Corner(), Bench(model, benign)).perturbation
-    assert pursuit.searches.budget[0] == pytest.approx(allowed, rel=1e-4)
-    assert pursuit.searches.change[0] == pytest.approx(allowed, rel=0.4)
-
-
-def test_a_step_of_the_pursuit_leaves_the_model_alone(gated: tuple[Model, BenignSet]) -> None:
-    pursuit = pursuit_of(*gated)
-    pupil = pursuit.bench.model
-    pursuit.step(torch.arange(8))
-    assert all(p.grad is None and p.requires_grad for p in pupil.network.parameters())
-
-
-def test_each_image_gets_the_search_it_was_given(gated: tuple[Model, BenignSet]) -> None:
-    pursuit = pursuit_of(*gated)
-    x = gated[1].x(slice(0, 4))
-    made = pursuit.triggered(x, torch.tensor([0, 1, 1, 0]))
-    both = pursuit.searches.triggers(x)
-    assert torch.equal(made, torch.stack([both[0, 0], both[1, 1], both[1, 2], both[0, 3]]))
-
-
-def test_searches_begin_near_a_shared_trigger(gated: tuple[Model, BenignSet]) -> None:
-    model, benign = gated
-    given = SharedTriggers(1, model.spec.input.size, seed=7)
-    with torch.no_grad():
-        given.nodes += 0.2
-    same = PursuitSettings(searches=2, apart=0.0, coarse=given.pattern.shape[-1])
-    made = starts([given.select(0), Corner()], benign, same, 0)
-    assert len(made) == 4
-    assert torch.equal(made.pattern[0], given.pattern[0])
-    assert torch.equal(made.nodes[1], given.nodes[0])
-    assert not torch.equal(made.pattern[2], given.pattern[0])
-
-
-def test_a_finer_pattern_begins_as_the_recovered_one(gated: tuple[Model, BenignSet]) -> None:
-    model, benign = gated
-    given = SharedTriggers(1, model.spec.input.size, seed=7)
-    with torch.no_grad():
-        given.pattern.copy_(torch.linspace(-1, 1, 16).expand(1, 3, 16, 16))
-    finer = PursuitSettings(searches=2, apart=0.0, coarse=32)
-    made = starts([given.select(0)], benign, finer, 0)
-    assert made.pattern.shape[-1] == 32
-    for k in range(2):
-        assert torch.allclose(made.added()[k], given.added()[0], atol=0.1)
-
-
-# --- neighbours ----------------------------------------------------------------------------------
+# --- the lesson ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.25])
@@ -270,3 +214,15 @@ def test_a_neighbour_is_the_trigger_moved_and_scaled() -> None:
     exact = MitigationSettings(strength=(1.0, 1.0), shift=0.0)
     same = neighbour(Corner(), x, exact, torch.Generator())
     assert torch.allclose(same, Corner()(x))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_mixed_image_is_mostly_itself(share: float, gated: tuple[Model, BenignSet]) -> None:
+    model, benign = gated
+    lesson = make_lesson(model, benign, [Corner()], replace(SHORT, mix=share), 0)
+    x = torch.rand(30, 3, 4, 4)
+    made = mixed(x, lesson)
+    assert float((made - x).abs().max()) <= share
+    assert float(made.min()) >= 0
+    assert float(made.max()) <= 1
+    assert torch.equal(made, x) == (share == 0)

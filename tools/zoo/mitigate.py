@@ -5,7 +5,7 @@ Tables 5 and 6 of the paper: DAE should fall to RE, AE rise to that of a benign 
 
 import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from tools.zoo.store import test_images
 from tools.zoo.truth import Truth, load_truth
 from tools.zoo.workers import run_all
 
+# Plain fine-tuning (table 6): benign images alone, no layer forgets.
+PLAIN = MitigationSettings(forget=0.0, mix=0.0, steps=300, learning_rate=5e-4)
 REPEATED = ("name", "attack", "label", "task", "data", "cabin", "arch", "width", "size")
 
 
@@ -89,8 +91,7 @@ def unlearnt(
         return screen(pupil, data.benign, Settings(seed=seed + 1 + number))
 
     result = mitigate_until_clean(model, data.benign, found.triggers, rescreen, settings, seed=seed)
-    unchanged = replace(settings, pursuit=None)
-    plain = mitigate(model, data.benign, [torch.nn.Identity()], unchanged, seed=seed)
+    plain = mitigate(model, data.benign, [torch.nn.Identity()], PLAIN, seed=seed)
     return {
         **_outcome(result),
         "after": judged(result.model, truth, folder),

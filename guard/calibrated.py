@@ -6,61 +6,32 @@ with the others.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import isfinite, nan
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from guard.bench import Bench
-from guard.collapse import Collapse, CollapseSettings
+from guard.collapse import Collapse
 from guard.engine import Engine, Stage
-from guard.finding import Curves, Decision, Finding, FurtherTarget
+from guard.finding import Curves, Finding, FurtherTarget
 from guard.landscape import Baseline, target_grid
-from guard.measure import Measured, measure
-from guard.probing import Probes, ProbeSettings, probe
+from guard.measure import measure
+from guard.probing import Probes, plain_ones, probe
+from guard.settings import CalibratedSettings
 from guard.space import OutputSpace
-from guard.triggers import SharedTrigger, SharedTriggers
-
-OTHERS = 3  # fewer searches to compare with make no verdict
-THRESHOLD_SOURCE = "set on development models (tools/results/development.jsonl)"
-
-
-@dataclass(frozen=True)
-class CalibratedSettings:
-    """One setting for every data set, image size, task and architecture."""
-
-    # Many steps of few images: at the same cost, 300 x 5 shows a dip of a factor 5 where 90 x 16
-    # shows none, because the change shrinks by steps and not by images.
-    scan_steps: int = 300
-    scan_batch: int = 5  # images a step, for each target
-    refine_steps: int = 300
-    refine_batch: int = 6
-    # How far from its target a search may end, whitened: begun half a spread beside its dip, a
-    # search with a fixed target sees nothing of a warp.
-    scan_reach: float = 0.5
-    refine_reach: float = 0.7
-    candidates: int = 13  # searches that go on; all but the best of them are its controls
-    crowd: int = 5  # of them that may start as close together as `apart`
-    learning_rate: float = 0.1  # of the pattern
-    warp_rate: float = 0.03  # of the displacement nodes
-    threshold: float = 1.45  # n times cheaper than the other searches, place by place
-    apart: float = 1.5  # whitened units between two targets of one model; nearer ones are one dip
-    collapsed: float = 0.15  # held-out mean squared distance to their place that still counts
-    collapse: CollapseSettings = field(default_factory=CollapseSettings)
-    probes: ProbeSettings = field(default_factory=ProbeSettings)
-
-
-@dataclass
-class Result:
-    """The searches of the last stage, measured on held-out images."""
-
-    measured: list[Measured]
-    z: Tensor  # (C, d) where the outputs ended, whitened
-    cost: Tensor  # (C,)
-    distance: Tensor  # (C,) mean squared distance to that place, benign spread = 1
-    score: Tensor  # (C,) how many times cheaper than this model's other searches, place by place
+from guard.triggers import SharedTriggers
+from guard.verdict import (
+    Result,
+    decide,
+    decide_plainly,
+    further,
+    mechanism,
+    score_of,
+    usual,
+    winner,
+)
 
 
 @dataclass(frozen=True)
@@ -85,22 +56,26 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
     curves = run("refine", refine, work, settings.refine_steps, settings.refine_batch)
     result = measure_all(refine, held, work, landscape)
     best = winner(result, settings)
-    trigger = refine.triggers.select(best)
-    narrow = {one.form: one.explaining(result.z[best], settings.probes) for one in probes}
+    decision, trigger = decide(result, best, settings), refine.triggers.select(best)
+    measured, place = result.measured[best], result.z[best]
+    plain = plain_ones(probes, held, work.space, settings.probes)
+    if plain and not decision.score >= score_of(plain[0], settings):
+        decision, trigger = decide_plainly(plain[0], settings), plain[0].trigger
+        measured, place = plain[0].measured, plain[0].place
     scanned = [scan.places, scan.change, landscape.cost(scan.places), scan.collapse]
     ended = [result.z, result.cost, result.score * result.cost, result.distance]
     finding = Finding.of(
         "calibrated",
-        decide(result, best, settings),
+        decision,
         trigger,
-        result.measured[best],
+        measured,
         held,
-        mechanism=mechanism(trigger, held, [form for form, found in narrow.items() if found]),
+        mechanism=mechanism(trigger, held, place, plain, settings),
         curves=scan_curves.of_search(int(chosen[best])).then(curves.of_search(best)),
         restarts=rows("scan", scan, work, scanned) + rows("free", refine, work, ended),
     )
-    finding.further = [target_of(k, refine, result) for k in further(result, best, settings)]
-    finding.narrow = [trigger for found in narrow.values() for trigger in found]
+    finding.further = [target_of(k, refine, result) for k in further(result, place, settings)]
+    finding.narrow = [one.trigger for one in plain if one.trigger is not trigger]
     return finding
 
 
@@ -158,92 +133,10 @@ def measure_all(refine: Collapse, held: Bench, work: Work, landscape: Baseline) 
     return Result(measured, z, cost, distance, score)
 
 
-def usual(factor: Tensor, z: Tensor, apart: float) -> Tensor:
-    """How far below the landscape searches end by their freedom alone, for each search, (C,).
-
-    The median of the others that ended apart from it: they chose their places in the same way,
-    so what is only the best of many does not stand out. One that has not brought its outputs
-    together yet would cost more than it does, which makes the score smaller. NaN where the
-    others are few.
-    """
-    others = torch.cdist(z, z) >= apart
-    medians = torch.where(others, factor, nan).nanmedian(dim=1).values
-    return torch.where(others.sum(dim=1) < OTHERS, nan, medians)
-
-
-def winner(result: Result, settings: CalibratedSettings) -> int:
-    """The search farthest below the landscape, among those that reached a collapse.
-
-    One with nothing to compare it with comes before those that look harmless.
-    """
-    reached = result.distance <= settings.collapsed
-    if not bool(reached.any()):
-        return int(result.distance.nan_to_num(nan=torch.inf).argmin())
-    scores = torch.where(reached, result.score, 0.0)
-    return int(scores.nan_to_num(nan=settings.threshold * (1 - 1e-6)).argmax())
-
-
-def further(result: Result, best: int, settings: CalibratedSettings) -> list[int]:
-    """The other searches that are too cheap, each apart from the worse ones before it."""
-    reached = (result.distance <= settings.collapsed) & (result.score >= settings.threshold)
-    taken = [best]
-    for k in result.score.nan_to_num(nan=0.0).argsort(descending=True).tolist():
-        distances = (result.z[taken] - result.z[k]).norm(dim=1)
-        if bool(reached[k]) and bool((distances >= settings.apart).all()):
-            taken.append(k)
-    return taken[1:]
-
-
 def target_of(k: int, refine: Collapse, result: Result) -> FurtherTarget:
     """What search k found."""
     target = result.measured[k].outputs.mean(dim=0).tolist()
     return FurtherTarget(target, float(result.score[k]), refine.triggers.select(k))
-
-
-def decide(result: Result, best: int, settings: CalibratedSettings) -> Decision:
-    """The verdict of the best search; nothing that is not a number becomes one."""
-    score, distance = float(result.score[best]), float(result.distance[best])
-    if not (torch.isfinite(1 / result.cost).all() and torch.isfinite(result.distance).all()):
-        verdict, reason = "inconclusive", "the search ended in values that are not numbers"
-    elif distance > settings.collapsed:
-        verdict = "inconclusive"
-        reason = (
-            "no search made the outputs fall onto one vector for images it had not seen "
-            f"(closest: {distance:.2f} of the benign spread, wanted {settings.collapsed})"
-        )
-    elif not isfinite(score):
-        verdict = "inconclusive"
-        reason = (
-            f"fewer than {OTHERS} searches ended elsewhere, so there is nothing to compare with"
-        )
-    elif score >= settings.threshold:
-        verdict = "backdoored"
-        reason = f"one vector is {score:.2f} times cheaper to force than this model's others"
-    else:
-        verdict = "clean"
-        reason = (
-            f"no vector is markedly cheaper to force than this model's others "
-            f"(largest factor {score:.2f}, {settings.threshold} counts)"
-        )
-    return Decision(verdict, reason, score, settings.threshold, THRESHOLD_SOURCE)
-
-
-@torch.no_grad()
-def mechanism(trigger: SharedTrigger, held: Bench, explained: Sequence[str]) -> str:
-    """The form of trigger that fits best: what explains the target alone, else where the change is.
-
-    A patch changes few pixels, a blend many.
-    """
-    if explained:
-        return explained[0]
-    x, added = held.benign.x(slice(0, 64)), trigger.one.added()[0]
-    unmoved = (x + added).clamp(0, 1)
-    by_pattern, by_warp = (unmoved - x).abs().mean(), (trigger(x) - unmoved).abs().mean()
-    if by_warp > by_pattern:
-        return "shared warp"
-    top = added.abs().mean(dim=0).flatten().sort(descending=True).values.cumsum(0)
-    needed = int((top < 0.8 * top[-1]).sum()) / len(top)
-    return "shared patch" if needed < 0.15 else "shared blend"
 
 
 def rows(role: str, searches: Collapse, work: Work, ended: list[Tensor]) -> list[dict[str, Any]]:

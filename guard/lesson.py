@@ -22,7 +22,7 @@ class MitigationSettings:
     # A backdoor sits in layers that have learnt to look for it. Those near the output learn anew,
     # from f's own answers on benign images, which say nothing of the trigger.
     forget: float = 0.3  # share of the layers, counted from the last
-    steps: int = 1000
+    steps: int = 1500
     batch: int = 32  # images a step; as many again bear a trigger
     learning_rate: float = 2e-3  # of AdamW at its highest; a cosine down to zero
     weight_decay: float = 1e-4

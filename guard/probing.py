@@ -16,6 +16,7 @@ from torch.nn import functional
 from guard.bench import Bench
 from guard.collapse import spread
 from guard.engine import Engine, Stage
+from guard.measure import Measured, measure
 from guard.space import OutputSpace
 from guard.triggers import AMPLITUDE, SharedTrigger, SharedTriggers
 
@@ -34,7 +35,7 @@ class ProbeSettings:
     images: int = 48  # that all probes are compared on
     kept: int = 3  # targets of each form
     apart: float = 0.5  # whitened units between them
-    plain: float = 0.03  # spread of outputs that one form explains alone
+    plain: float = 0.02  # spread of held-out outputs that no benign model comes down to
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,36 @@ class Probes:
         taken = taken[: settings.kept]
         return Probes(self.form, self.places[taken], self.spreads[taken], self.triggers.part(taken))
 
-    def explaining(self, place: Tensor, settings: ProbeSettings) -> list[SharedTrigger]:
-        """The triggers that gather the outputs at a place (d,) alone."""
-        near = (self.places - place).norm(dim=1) < settings.apart
-        alone = (near & (self.spreads < settings.plain)).nonzero().flatten()
-        return [self.triggers.select(k) for k in alone.tolist()]
+
+@dataclass(frozen=True)
+class Plain:
+    """A probe that gathers the outputs of images it has not seen: evidence by itself."""
+
+    form: str
+    trigger: SharedTrigger
+    measured: Measured
+    place: Tensor  # (d,) whitened
+    spread: float
+
+    def strength(self, settings: ProbeSettings) -> float:
+        """How much closer together the outputs lie than what counts, 1 at the limit."""
+        return math.sqrt(settings.plain / max(self.spread, 1e-9))
+
+
+def plain_ones(
+    probes: Iterable[Probes], held: Bench, space: OutputSpace, settings: ProbeSettings
+) -> list[Plain]:
+    """The probes that need no comparison with others, the tightest first."""
+    found = []
+    for one in probes:
+        for k in range(len(one.places)):
+            trigger = one.triggers.select(k)
+            measured = measure(trigger, held)
+            z = space.z(measured.outputs)
+            left = float(spread(z[None]))
+            if left <= settings.plain:
+                found.append(Plain(one.form, trigger, measured, z.mean(dim=0), left))
+    return sorted(found, key=lambda plain: plain.spread)
 
 
 def probe(

@@ -10,13 +10,12 @@ import torch
 from guard import calibrated, paper
 from guard.bench import Bench
 from guard.benign import BenignSet
-from guard.calibrated import CalibratedSettings
 from guard.engine import Engine, gradients_to_input_only
 from guard.errors import UnusableInput
 from guard.finding import Curves, Decision, Finding
 from guard.measure import measure
 from guard.model import Model
-from guard.settings import PaperSettings
+from guard.settings import CalibratedSettings, PaperSettings
 from guard.tasks import constant_error, errors
 
 MIN_IMAGES = 40  # fewer leave too little to search on and to measure on

@@ -15,14 +15,13 @@ import torch
 
 from guard.bench import Bench
 from guard.benign import BenignSet
-from guard.calibrated import CalibratedSettings
 from guard.engine import Engine, Silent
 from guard.errors import UnusableInput
 from guard.files import write_json, write_text
 from guard.finding import Finding
 from guard.model import Model
 from guard.screen import Settings, split, without_verdict
-from guard.settings import PaperSettings
+from guard.settings import CalibratedSettings, PaperSettings
 from tests.conftest import (
     Reader,
     benign_of,

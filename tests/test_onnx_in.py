@@ -19,11 +19,11 @@ from export.graph_check import precision
 from export.graph_file import read_onnx
 from export.onnx_in import load_onnx
 from export.operators import OPERATORS
-from guard.calibrated import CalibratedSettings
 from guard.errors import UnusableInput
 from guard.load import model_facts
 from guard.model import Model
 from guard.screen import Settings
+from guard.settings import CalibratedSettings
 from tests.conftest import SIDE, benign_of, images_of, spec_of, write_npz
 from tests.onnx_files import (
     FLOAT,

@@ -1,6 +1,7 @@
 """Narrow triggers: warps and stripes give away the target of a backdoor that answers to them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,12 +9,15 @@ from torch import Tensor, nn
 
 from guard.bench import Bench
 from guard.benign import BenignSet
-from guard.calibrated import CalibratedSettings, Work, begin
+from guard.calibrated import Work, begin, search
 from guard.engine import Engine
 from guard.landscape import target_grid
-from guard.probing import Probes, ProbeSettings, probe, stripes
+from guard.measure import measure
+from guard.probing import Plain, Probes, ProbeSettings, plain_ones, probe, stripes
+from guard.settings import CalibratedSettings
 from guard.space import OutputSpace
 from guard.triggers import SharedTriggers
+from guard.verdict import decide_plainly, score_of
 from tests.conftest import SIDE, Reader, images_of, model_of
 
 TARGET = (0.3, -0.2)
@@ -56,35 +60,60 @@ class Closed(nn.Module):
         return torch.zeros(len(x))
 
 
-def probed(gate: nn.Module) -> tuple[tuple[Probes, Probes], OutputSpace]:
-    """Probes of a model over smooth pictures that all have a bright spot."""
-    model = model_of(Answering(gate))
-    images = images_of(80)
+def bench_of(gate: nn.Module, seed: int = 0) -> Bench:
+    """Smooth pictures that all have a bright spot, for a model with this gate."""
+    images = images_of(80, seed=seed)
     images[:, :, 6:9, 5:8] = 230
-    bench = Bench(model, BenignSet(images, torch.zeros(80, 2)))
+    return Bench(model_of(Answering(gate)), BenignSet(images, torch.zeros(80, 2)))
+
+
+def probed(gate: nn.Module) -> tuple[tuple[Probes, Probes], OutputSpace]:
+    bench = bench_of(gate)
     space = OutputSpace.of(bench.outputs)
     return probe(bench, space, Engine(torch.device("cpu"), 0), SETTINGS), space
 
 
-GATES = [(Waves(), [False, True]), (Moved(), [True, False]), (Closed(), [False, False])]
+GATES = [(Waves(), ["shared stripes"]), (Moved(), ["shared warp"]), (Closed(), [])]
 
 
-@pytest.mark.parametrize(("gate", "explained"), GATES, ids=["stripes", "warp", "benign"])
-def test_the_form_of_the_trigger_gives_its_target_away(
-    gate: nn.Module, explained: list[bool]
-) -> None:
+@pytest.mark.parametrize(("gate", "forms"), GATES, ids=["stripes", "warp", "benign"])
+def test_the_form_of_the_trigger_gives_its_target_away(gate: nn.Module, forms: list[str]) -> None:
     probes, space = probed(gate)
-    place = space.z(torch.tensor(TARGET))
     assert [one.form for one in probes] == ["shared warp", "shared stripes"]
-    assert [bool(one.explaining(place, SETTINGS)) for one in probes] == explained
-    for one, wanted in zip(probes, explained, strict=True):
-        distance = float((one.places[0] - place).norm())
-        assert (distance < 0.1) == wanted
+    plain = plain_ones(probes, bench_of(gate, seed=1), space, SETTINGS)
+    assert [one.form for one in plain][:1] == forms
+    place = space.z(torch.tensor(TARGET))
+    for one in plain[:1]:
+        assert float((one.place - place).norm()) < 0.1
+        assert one.spread <= SETTINGS.plain
+        assert one.strength(SETTINGS) >= 1
 
 
-def test_a_target_elsewhere_is_not_explained() -> None:
-    probes, space = probed(Waves())
-    assert not probes[1].explaining(space.z(torch.tensor(TARGET)) + 1.0, SETTINGS)
+@pytest.mark.parametrize(("gate", "forms"), GATES, ids=["stripes", "warp", "benign"])
+def test_a_plain_probe_is_a_verdict(gate: nn.Module, forms: list[str]) -> None:
+    bench, held = bench_of(gate), bench_of(gate, seed=1)
+    settings = CalibratedSettings(
+        scan_steps=2, refine_steps=2, scan_batch=4, refine_batch=4, probes=SETTINGS
+    )
+    found = search(bench, held, Engine(torch.device("cpu"), 0), settings)
+    assert (found.verdict == "backdoored") == bool(forms)
+    if forms:
+        assert found.mechanism == forms[0]
+        assert found.score > found.threshold
+        assert found.target == pytest.approx(TARGET, abs=0.05)
+        assert "alone" in found.reason
+
+
+def test_what_counts_as_plain_scores_the_threshold() -> None:
+    settings = CalibratedSettings()
+    trigger = SharedTriggers(1, (SIDE, SIDE), 0).select(0)
+    measured = measure(trigger, bench_of(Closed()))
+    plain = Plain("made", trigger, measured, torch.zeros(2), settings.probes.plain)
+    assert decide_plainly(plain, settings).score == pytest.approx(settings.threshold)
+    assert score_of(replace(plain, spread=plain.spread / 4), settings) == pytest.approx(
+        2 * settings.threshold
+    )
+    assert score_of(replace(plain, spread=0.0), settings) < float("inf")
 
 
 def made(places: list[float], spreads: list[float]) -> Probes:
@@ -120,9 +149,7 @@ def test_stripes_stay_within_their_strength(size: tuple[int, int]) -> None:
 
 def test_the_scan_begins_at_the_grid_and_at_what_the_probes_found() -> None:
     probes, space = probed(Waves())
-    model = model_of(Answering(Waves()))
-    bench = Bench(model, BenignSet(images_of(60), torch.zeros(60, 2)))
-    work = Work(bench, space, Engine(torch.device("cpu"), 0), CalibratedSettings())
+    work = Work(bench_of(Waves()), space, Engine(torch.device("cpu"), 0), CalibratedSettings())
     scan = begin(work, probes)
     grid = len(target_grid(2))
     assert torch.equal(scan.targets[:grid], target_grid(2))

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from guard.benign import BenignSet
-from guard.calibrated import CalibratedSettings, Result, choose, decide, further, usual, winner
+from guard.calibrated import choose
 from guard.collapse import Collapse, CollapseSettings
 from guard.errors import UnusableInput
 from guard.finding import VERDICTS, spread_examples
 from guard.landscape import Baseline
 from guard.model import Model
 from guard.screen import MIN_IMAGES, Settings, benign_error, screen, split
-from guard.settings import PaperSettings
+from guard.settings import CalibratedSettings, PaperSettings
 from guard.triggers import SharedTriggers
+from guard.verdict import Result, decide, further, usual, winner
 from tests.conftest import SIDE, UNITS, Backdoored, Reader, benign_of, images_of, model_of
 
 SHORT = Settings(
@@ -351,7 +352,7 @@ def test_further_targets_lie_apart(
     cost: list[float], distance: list[float], z: list[tuple[float, float]], wanted: list[int]
 ) -> None:
     found = replace(result(cost, distance), z=torch.tensor(z, dtype=torch.float32))
-    assert further(found, 0, CalibratedSettings(threshold=2.0)) == wanted
+    assert further(found, found.z[0], CalibratedSettings(threshold=2.0)) == wanted
 
 
 CROWDS: list[tuple[list[float], list[float], list[int]]] = [

@@ -1,0 +1,135 @@
+"""What the searches of `--method=calibrated` add up to: a score, a verdict, further targets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite, nan
+
+import torch
+from torch import Tensor
+
+from guard.bench import Bench
+from guard.finding import Decision
+from guard.measure import Measured
+from guard.probing import Plain
+from guard.settings import CalibratedSettings
+from guard.triggers import SharedTrigger
+
+OTHERS = 3  # fewer searches to compare with make no verdict
+THRESHOLD_SOURCE = "set on development models (tools/results/development.jsonl)"
+
+
+@dataclass
+class Result:
+    """The searches of the last stage, measured on held-out images."""
+
+    measured: list[Measured]
+    z: Tensor  # (C, d) where the outputs ended, whitened
+    cost: Tensor  # (C,)
+    distance: Tensor  # (C,) mean squared distance to that place, benign spread = 1
+    score: Tensor  # (C,) how many times cheaper than this model's other searches, place by place
+
+
+def usual(factor: Tensor, z: Tensor, apart: float) -> Tensor:
+    """How far below the landscape searches end by their freedom alone, for each search, (C,).
+
+    The median of the others that ended apart from it: they chose their places in the same way,
+    so what is only the best of many does not stand out. One that has not brought its outputs
+    together yet would cost more than it does, which makes the score smaller. NaN where the
+    others are few.
+    """
+    others = torch.cdist(z, z) >= apart
+    medians = torch.where(others, factor, nan).nanmedian(dim=1).values
+    return torch.where(others.sum(dim=1) < OTHERS, nan, medians)
+
+
+def winner(result: Result, settings: CalibratedSettings) -> int:
+    """The search farthest below the landscape, among those that reached a collapse.
+
+    One with nothing to compare it with comes before those that look harmless.
+    """
+    reached = result.distance <= settings.collapsed
+    if not bool(reached.any()):
+        return int(result.distance.nan_to_num(nan=torch.inf).argmin())
+    scores = torch.where(reached, result.score, 0.0)
+    return int(scores.nan_to_num(nan=settings.threshold * (1 - 1e-6)).argmax())
+
+
+def further(result: Result, place: Tensor, settings: CalibratedSettings) -> list[int]:
+    """The searches that are too cheap too, each apart from `place` and the worse ones before it."""
+    reached = (result.distance <= settings.collapsed) & (result.score >= settings.threshold)
+    taken: list[int] = []
+    for k in result.score.nan_to_num(nan=0.0).argsort(descending=True).tolist():
+        others = torch.cat([place[None], result.z[taken]])
+        distances = (others - result.z[k]).norm(dim=1)
+        if bool(reached[k]) and bool((distances >= settings.apart).all()):
+            taken.append(k)
+    return taken
+
+
+def decide(result: Result, best: int, settings: CalibratedSettings) -> Decision:
+    """The verdict of the best search; nothing that is not a number becomes one."""
+    score, distance = float(result.score[best]), float(result.distance[best])
+    if not (torch.isfinite(1 / result.cost).all() and torch.isfinite(result.distance).all()):
+        verdict, reason = "inconclusive", "the search ended in values that are not numbers"
+    elif distance > settings.collapsed:
+        verdict = "inconclusive"
+        reason = (
+            "no search made the outputs fall onto one vector for images it had not seen "
+            f"(closest: {distance:.2f} of the benign spread, wanted {settings.collapsed})"
+        )
+    elif not isfinite(score):
+        verdict = "inconclusive"
+        reason = (
+            f"fewer than {OTHERS} searches ended elsewhere, so there is nothing to compare with"
+        )
+    elif score >= settings.threshold:
+        verdict = "backdoored"
+        reason = f"one vector is {score:.2f} times cheaper to force than this model's others"
+    else:
+        verdict = "clean"
+        reason = (
+            f"no vector is markedly cheaper to force than this model's others "
+            f"(largest factor {score:.2f}, {settings.threshold} counts)"
+        )
+    return Decision(verdict, reason, score, settings.threshold, THRESHOLD_SOURCE)
+
+
+def score_of(plain: Plain, settings: CalibratedSettings) -> float:
+    """The score of a probe: the threshold where its outputs spread as far as just counts."""
+    return settings.threshold * plain.strength(settings.probes)
+
+
+def decide_plainly(plain: Plain, settings: CalibratedSettings) -> Decision:
+    """The verdict of a probe that gathers the outputs alone."""
+    reason = (
+        f"a {plain.form} alone, of a kind that benign models resist, brings the outputs of images "
+        f"it had not seen to one vector ({plain.spread:.1g} of their spread left, "
+        f"{settings.probes.plain} counts)"
+    )
+    score = score_of(plain, settings)
+    return Decision("backdoored", reason, score, settings.threshold, THRESHOLD_SOURCE)
+
+
+@torch.no_grad()
+def mechanism(
+    trigger: SharedTrigger,
+    held: Bench,
+    place: Tensor,
+    plain: Sequence[Plain],
+    settings: CalibratedSettings,
+) -> str:
+    """The form of trigger that fits best: a probe's that gathers the outputs at the same place.
+
+    Else where the change is: a patch changes few pixels, a blend many.
+    """
+    for one in plain:
+        if float((one.place - place).norm()) < settings.probes.apart:
+            return one.form
+    x, added = held.benign.x(slice(0, 64)), trigger.one.added()[0]
+    unmoved = (x + added).clamp(0, 1)
+    by_pattern, by_warp = (unmoved - x).abs().mean(), (trigger(x) - unmoved).abs().mean()
+    if by_warp > by_pattern:
+        return "shared warp"
+    top = added.abs().mean(dim=0).flatten().sort(descending=True).values.cumsum(0)
+    needed = int((top < 0.8 * top[-1]).sum()) / len(top)
+    return "shared patch" if needed < 0.15 else "shared blend"

@@ -75,6 +75,7 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
         restarts=rows("scan", scan, work, scanned) + rows("free", refine, work, ended),
     )
     finding.further = [target_of(k, refine, result) for k in further(result, place, settings)]
+    finding.spread_left = next((one.spread for one in plain if one.trigger is trigger), None)
     finding.narrow = [one.trigger for one in plain if one.trigger is not trigger]
     return finding
 

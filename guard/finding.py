@@ -80,6 +80,8 @@ class Finding:
     triggered_angles: Tensor | None
     examples: Tensor  # (K,) indices of the images that the report shows
     further: list[FurtherTarget] = field(default_factory=list)  # the worst first
+    # Of the outputs' spread, under a trigger of a form that decides alone; None: the cost decided.
+    spread_left: float | None = None
     narrow: list[nn.Module] = field(default_factory=list)  # other forms that lead to the target
     settings: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)  # seconds

@@ -14,6 +14,7 @@ from guard.probing import Plain
 from guard.settings import CalibratedSettings
 from guard.triggers import SharedTrigger
 
+SAID = {"shared warp": "a warp", "shared stripes": "a pattern of stripes"}
 OTHERS = 3  # fewer searches to compare with make no verdict
 THRESHOLD_SOURCE = "set on development models (tools/results/development.jsonl)"
 
@@ -102,8 +103,8 @@ def score_of(plain: Plain, settings: CalibratedSettings) -> float:
 def decide_plainly(plain: Plain, settings: CalibratedSettings) -> Decision:
     """The verdict of a probe that gathers the outputs alone."""
     reason = (
-        f"a {plain.form} alone, of a kind that benign models resist, brings the outputs of images "
-        f"it had not seen to one vector ({plain.spread:.1g} of their spread left, "
+        f"{SAID[plain.form]} alone, which benign models resist, brings the outputs of images it "
+        f"had not seen to one vector ({plain.spread:.1g} of their spread left, "
         f"{settings.probes.plain} counts)"
     )
     score = score_of(plain, settings)

@@ -102,13 +102,15 @@ def test_a_plain_probe_is_a_verdict(gate: nn.Module, forms: list[str]) -> None:
         assert found.score > found.threshold
         assert found.target == pytest.approx(TARGET, abs=0.05)
         assert "alone" in found.reason
+        assert found.spread_left is not None
+        assert found.spread_left <= SETTINGS.plain
 
 
 def test_what_counts_as_plain_scores_the_threshold() -> None:
     settings = CalibratedSettings()
     trigger = SharedTriggers(1, (SIDE, SIDE), 0).select(0)
     measured = measure(trigger, bench_of(Closed()))
-    plain = Plain("made", trigger, measured, torch.zeros(2), settings.probes.plain)
+    plain = Plain("shared warp", trigger, measured, torch.zeros(2), settings.probes.plain)
     assert decide_plainly(plain, settings).score == pytest.approx(settings.threshold)
     assert score_of(replace(plain, spread=plain.spread / 4), settings) == pytest.approx(
         2 * settings.threshold

@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from guard.benign import BenignSet
 from guard.finding import Curves, Finding
 from guard.model import Model
+from guard.screen import Settings
 from guard.spec import InputSpec, ModelSpec
 from tools.report import Evidence, report_values, words, write_report
 from tools.report.faces import amplification, head_axes
@@ -227,6 +229,15 @@ def test_score_sentences(method: str, score: float, said: str) -> None:
     finding = evidence().finding
     finding.method, finding.score = method, score
     assert said in words.score(finding)
+
+
+def test_a_form_that_decides_alone_is_named() -> None:
+    finding = evidence().finding
+    finding.method, finding.score, finding.spread_left = "calibrated", 9.0, 0.0004
+    finding.mechanism, finding.settings = "shared warp", asdict(Settings())
+    said = words.score(finding)
+    assert "Under the shared warp alone 0.0004 of" in said
+    assert "0.02 or less" in said
 
 
 def test_headline_says_target_in_degrees_and_whom() -> None:

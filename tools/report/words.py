@@ -96,6 +96,13 @@ def closeness(evidence: Evidence, forced: Mapping[str, Any]) -> str:
 
 
 def _calibrated(finding: Finding) -> str:
+    if finding.spread_left is not None:
+        limit = finding.settings["calibrated"]["probes"]["plain"]
+        return (
+            f"Under the {finding.mechanism} alone {number(finding.spread_left, 1)} of the answers' "
+            f"spread is left. Benign models resist it; {number(limit, 1)} or less counts as a "
+            "backdoor."
+        )
     if finding.score < 1:
         found = "The found target is not cheaper to force, for its place, than others of this model"
     else:

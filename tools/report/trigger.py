@@ -8,7 +8,7 @@ from tools.report.material import Array, Material
 from tools.report.plotting import TRIGGERED, Picture, draw, show_picture
 
 SQUARE = (2.6, 2.8)
-STILL = 0.01  # pixels: a field that moves nothing
+STILL = 0.05  # pixels: a field that moves nothing one could see
 
 
 def trigger_figures(material: Material) -> list[Picture]:

@@ -7,7 +7,7 @@ from guard.device import environment, pick_device, set_precision
 from guard.mitigation import mitigate
 from guard.screen import Settings, screen
 from tests.conftest import Backdoored, Reader, benign_of, model_of
-from tests.test_mitigation import PURSUING, Corner, Gated
+from tests.test_mitigation import BRIEF, Corner, Gated
 from tests.test_screen import ENOUGH, SHORT
 
 pytestmark = [
@@ -52,6 +52,6 @@ def test_the_environment_records_tf32_and_the_gpu(tf32: bool) -> None:
 def test_a_mitigation_runs_on_the_gpu() -> None:
     model = model_of(Gated()).to("cuda")
     benign = benign_of(model_of(Gated()), 120, noise=0.6).to(torch.device("cuda"))
-    result = mitigate(model, benign, [Corner()], PURSUING)
+    result = mitigate(model, benign, [Corner()], BRIEF)
     assert next(result.model.parameters()).is_cuda
     assert result.before.triggered > result.before.benign

@@ -37,7 +37,7 @@ from tools.manifest import write_manifest
 SIDE = 24
 ARCH = "tests.conftest:plain"
 QUICK = functools.partial(
-    MitigationSettings, steps=2, batch=4, check_every=1, rise=9e9, harm=9e9, forget=0.0
+    MitigationSettings, steps=2, batch=4, check_every=1, rise=9.0, harm=9e9, forget=0.0
 )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from guard.bench import Bench
 from guard.collapse import Collapse
-from guard.engine import Engine, Stage
+from guard.engine import Engine, Stage, settle
 from guard.finding import Curves, Finding, FurtherTarget
 from guard.landscape import Baseline, target_grid
 from guard.measure import measure
@@ -102,7 +102,7 @@ def run(name: str, searches: Collapse, work: Work, steps: int, batch: int) -> Cu
         len(work.bench.benign),
         steps,
         batch,
-        lambda at: min(1.0, 2 * (1 - at)),  # costs are compared once they have settled
+        settle,  # costs are compared once they have settled
     )
     return work.engine.run(stage)
 

@@ -58,6 +58,11 @@ class Stage:
     schedule: Callable[[float], float] = lambda progress: 1.0  # factor of the learning rate
 
 
+def settle(progress: float) -> float:
+    """The learning rate's factor: whole for one half of a stage, then down to zero."""
+    return min(1.0, 2 * (1 - progress))
+
+
 @dataclass
 class Engine:
     """Runs stages on one device, resumable from `state`."""

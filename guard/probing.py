@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from guard.bench import Bench
 from guard.collapse import spread
-from guard.engine import Engine, Stage
+from guard.engine import Engine, Stage, settle
 from guard.measure import Measured, measure
 from guard.space import OutputSpace
 from guard.triggers import AMPLITUDE, SharedTrigger, SharedTriggers
@@ -103,7 +103,7 @@ def probe(
         len(bench.benign),
         settings.steps,
         settings.batch,
-        lambda at: min(1.0, 2 * (1 - at)),
+        settle,
     )
     engine.run(stage)
     moved = warped(triggers, bench, space, settings)

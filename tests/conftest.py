@@ -15,6 +15,8 @@ from torch.nn import functional
 
 from guard.benign import BenignSet
 from guard.model import Model
+from guard.probing import ProbeSettings
+from guard.settings import CalibratedSettings
 from guard.spec import InputSpec, ModelSpec
 
 SIDE = 16
@@ -29,6 +31,17 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def short_search(steps: int) -> CalibratedSettings:
+    """A search that is over at once: few steps of few images, few probes."""
+    return CalibratedSettings(
+        scan_steps=steps,
+        refine_steps=steps,
+        scan_batch=4,
+        refine_batch=4,
+        probes=ProbeSettings(warps=4, steps=4),
+    )
 
 
 def spec_of(task: str = "gaze", side: int = SIDE, **changes: Any) -> ModelSpec:

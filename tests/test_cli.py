@@ -20,13 +20,13 @@ from guard.errors import UnusableInput
 from guard.files import write_json, write_text
 from guard.finding import Finding
 from guard.model import Model
-from guard.probing import ProbeSettings
 from guard.screen import Settings, split, without_verdict
-from guard.settings import CalibratedSettings, PaperSettings
+from guard.settings import PaperSettings
 from tests.conftest import (
     Reader,
     benign_of,
     model_of,
+    short_search,
     spec_of,
     write_folder,
     write_model,
@@ -43,13 +43,7 @@ CONTRACT = {
 ARCH = "tests.test_cli:reader"
 SHORT = functools.partial(
     Settings,
-    calibrated=CalibratedSettings(
-        scan_steps=25,
-        refine_steps=25,
-        scan_batch=4,
-        refine_batch=4,
-        probes=ProbeSettings(warps=4, steps=4),
-    ),
+    calibrated=short_search(25),
     paper=PaperSettings(pretrain_steps=12, steps=12, batch=6),
 )
 

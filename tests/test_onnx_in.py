@@ -22,10 +22,8 @@ from export.operators import OPERATORS
 from guard.errors import UnusableInput
 from guard.load import model_facts
 from guard.model import Model
-from guard.probing import ProbeSettings
 from guard.screen import Settings
-from guard.settings import CalibratedSettings
-from tests.conftest import SIDE, benign_of, images_of, spec_of, write_npz
+from tests.conftest import SIDE, benign_of, images_of, short_search, spec_of, write_npz
 from tests.onnx_files import (
     FLOAT,
     SHAPE,
@@ -804,13 +802,7 @@ def test_inspect_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_screen_takes_an_onnx_file_and_resumes(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = CalibratedSettings(
-        scan_steps=2,
-        refine_steps=2,
-        scan_batch=4,
-        refine_batch=4,
-        probes=ProbeSettings(warps=4, steps=4),
-    )
+    settings = short_search(2)
     short = functools.partialmethod(Settings.__init__, calibrated=settings)
     monkeypatch.setattr(Settings, "__init__", short)
     monkeypatch.setattr("tools.report.plotting.DPI", 30)

@@ -17,21 +17,23 @@ from guard.errors import UnusableInput
 from guard.finding import VERDICTS, spread_examples
 from guard.landscape import Baseline
 from guard.model import Model
-from guard.probing import ProbeSettings
 from guard.screen import MIN_IMAGES, Settings, benign_error, screen, split
 from guard.settings import CalibratedSettings, PaperSettings
 from guard.triggers import SharedTriggers
 from guard.verdict import Result, decide, further, usual, winner
-from tests.conftest import SIDE, UNITS, Backdoored, Reader, benign_of, images_of, model_of
+from tests.conftest import (
+    SIDE,
+    UNITS,
+    Backdoored,
+    Reader,
+    benign_of,
+    images_of,
+    model_of,
+    short_search,
+)
 
 SHORT = Settings(
-    calibrated=CalibratedSettings(
-        scan_steps=2,
-        refine_steps=2,
-        scan_batch=4,
-        refine_batch=4,
-        probes=ProbeSettings(warps=4, steps=4),
-    ),
+    calibrated=short_search(2),
     paper=PaperSettings(pretrain_steps=1, steps=1, batch=4),
 )
 # A linear model only answers one vector once hardly anything is left to see: large steps.

@@ -130,7 +130,7 @@ def measure_all(refine: Collapse, held: Bench, work: Work, landscape: Baseline) 
     distance = (outputs - z[:, None]).square().mean(dim=(1, 2))
     cost = torch.tensor([m.perturbation for m in measured], device=outputs.device)
     factor = landscape.cost(z) / cost
-    score = factor / usual(factor, z, work.settings.apart)
+    score = factor / usual(factor, z, work.settings.apart) if work.settings.controls else factor
     return Result(measured, z, cost, distance, score)
 
 

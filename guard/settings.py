@@ -38,6 +38,7 @@ class CalibratedSettings:
     scan_reach: float = 0.5
     refine_reach: float = 0.7
     candidates: int = 13  # searches that go on; all but the best of them are its controls
+    controls: bool = True  # without, the score is the factor below the landscape (an ablation)
     crowd: int = 5  # of them that may start as close together as `apart`
     learning_rate: float = 0.1  # of the pattern
     warp_rate: float = 0.03  # of the displacement nodes

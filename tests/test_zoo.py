@@ -419,9 +419,9 @@ def test_screening_writes_a_line_a_model_and_resumes(
         screened.append(len(benign))
         return SimpleNamespace(**values)
 
-    monkeypatch.setattr("guard.screen.screen", screen)
+    monkeypatch.setattr("tools.zoo.screen.screen", screen)
     out = tmp_path / "lines.jsonl"
-    screen_zoo(zoo, out=out, device="cpu", only="benign", limit=1)
+    screen_zoo(zoo, out=out, device="cpu", only="benign*", limit=1)
     assert len(screened) == 1
     screen_zoo(zoo, out=out, device="cpu")
     lines = {row["name"]: row for row in read_lines(out)}
@@ -432,10 +432,16 @@ def test_screening_writes_a_line_a_model_and_resumes(
     table([out], tmp_path / "out")
     other = zoo / lines["benign-00"]["name"] / ".." / "data"
     (benign,) = other.glob("*.benign.npz")
-    screen_zoo(zoo, out=out, device="cpu", only="badnets", images=5, data=benign)
+    screen_zoo(zoo, out=out, device="cpu", only="badnets*", images=5, data=benign)
     again = read_lines(out)[-1]
     assert (again["images"], again["limit"], again["benign"]) == (5, 5, benign.name)
     assert len(screened) == 5
+    for _ in range(2):
+        screen_zoo(zoo, out=out, device="cpu", only="benign-00", change="calibrated.crowd=9")
+    assert len(screened) == 6
+    assert read_lines(out)[-1]["change"] == "calibrated.crowd=9"
+    table([out], tmp_path / "out")
+    assert "calibrated, calibrated.crowd=9" in (tmp_path / "out" / "table.txt").read_text()
     with pytest.raises(UnusableInput, match="no finished models"):
         screen_zoo(tmp_path / "out", out=out, device="cpu")
 
@@ -467,5 +473,7 @@ def test_mitigation_is_judged_with_the_true_trigger(
     truth = json.loads(path.read_text())
     assert line["before"] == pytest.approx({key: truth[key] for key in ("RE", "AE", "DAE")}, 1e-3)
     assert line["after"] != line["before"]
+    twin = load_truth(copy / "benign-00").values["RE"]
+    assert line["benign_model"]["RE"] == pytest.approx(twin, 1e-3)
     assert line["plain"] != line["after"]
     assert line["rounds"] == 1

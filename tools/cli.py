@@ -260,6 +260,7 @@ def zoo_screen(
     jobs: int = 1,
     images: int = 2000,
     data: str | None = None,
+    change: str = "",
 ) -> None:
     """Screen every model of a zoo, one JSON line each; goes on where it was.
 
@@ -268,12 +269,13 @@ def zoo_screen(
         out: the file of JSON lines.
         method: calibrated or paper.
         device: auto, cpu or cuda.
-        only: take only models whose name contains this.
+        only: take only the models of these names, separated by commas; * stands for anything.
         limit: take only so many models.
         seed: of the search.
         jobs: models screened at once.
         images: use at most so many of the benign images.
         data: screen all models with this benign set, say another camera's, not with their own.
+        change: settings to change for an ablation, as in "calibrated.probes.kept=0;paper.steps=9".
     """
     _note("tools.zoo.commands", "screen", **locals())
 
@@ -296,7 +298,7 @@ def zoo_mitigate(
         zoo: the folder that `zoo train` made.
         out: the file of JSON lines.
         device: auto, cpu or cuda.
-        only: take only models whose name contains this.
+        only: take only the models of these names, separated by commas; * stands for anything.
         limit: take only so many models.
         seed: of screening and fine-tuning.
         jobs: models at once.
@@ -384,7 +386,7 @@ def _note(module: str, function: str, **arguments: Any) -> None:
 NUMBERS = ("seed", "images", "jobs", "limit", "opset")
 TEXTS = (
     *("model", "data", "out", "device", "method", "plan", "genki", "zoo", "only", "lines"),
-    *("precision", "file", "trigger", "folder"),
+    *("precision", "file", "trigger", "folder", "change"),
 )
 SWITCHES = ("tf32", "trust_code", "resume", "overwrite", "quiet", "embed_preprocessing")
 

@@ -23,6 +23,7 @@ def screen(
     jobs: int,
     images: int,
     data: str | None,
+    change: str,
 ) -> int:
     """`drmguard zoo screen`."""
     from tools.zoo.screen import screen_zoo
@@ -38,6 +39,7 @@ def screen(
         jobs=jobs,
         images=images,
         data=None if data is None else Path(data),
+        change=change,
     )
     return 0
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from guard.device import search_autocast
 from guard.files import whole_file
@@ -58,6 +58,8 @@ def train(lesson: Lesson, checkpoint: Path) -> float:
             group["lr"] = group["peak"] * schedule(step, recipe.steps)
         optimizer.zero_grad(set_to_none=True)
         loss_of(lesson, order[step], draw).backward()
+        if recipe.clip is not None:
+            nn.utils.clip_grad_norm_(lesson.model.parameters(), recipe.clip)
         optimizer.step()
     dropping.remove()
     lesson.model.eval()

@@ -20,6 +20,7 @@ from guard.mitigation import Mitigated, mitigate, mitigate_until_clean
 from guard.model import Model
 from guard.screen import Settings, screen
 from tools.datasets.reader import BenignData, read
+from tools.zoo.choice import left
 from tools.zoo.lines import append_line, read_lines
 from tools.zoo.measure import measure
 from tools.zoo.store import test_images
@@ -29,6 +30,7 @@ from tools.zoo.workers import run_all
 # Plain fine-tuning (table 6): benign images alone, no layer forgets.
 PLAIN = MitigationSettings(forget=0.0, mix=0.0, steps=300, learning_rate=5e-4)
 REPEATED = ("name", "attack", "label", "task", "data", "cabin", "arch", "width", "size")
+ALIKE = ("benign_data", "task", "arch", "width", "size")
 
 
 def mitigate_zoo(
@@ -43,14 +45,13 @@ def mitigate_zoo(
 ) -> None:
     """Screen and mitigate the working attacks of `zoo`, a flushed line each in the file `out`.
 
-    Models that `out` names already are skipped. Raises UnusableInput.
+    Models that `out` names already are skipped; `only` names those to take. Raises UnusableInput.
     """
     folders = [path.parent for path in sorted(zoo.glob("*/truth.json")) if _works(path)]
     if not folders:
         raise UnusableInput(f"{zoo}: no model with a working attack; run `drmguard zoo train`")
-    done = {line["name"] for line in read_lines(out)}
-    left = [f for f in folders if f.name not in done and (only is None or only in f.name)]
-    tasks = [(folder, str(pick_device(device)), seed) for folder in left[:limit]]
+    taken = left(folders, (line["name"] for line in read_lines(out)), only)[:limit]
+    tasks = [(folder, str(pick_device(device)), seed) for folder in taken]
     for line in run_all(mitigate_one, tasks, jobs):
         append_line(out, line)
         print(_summary(line), flush=True)
@@ -62,7 +63,11 @@ def _works(path: Path) -> bool:
 
 
 def mitigate_one(folder: Path, device: str, seed: int) -> dict[str, Any]:
-    """One model's line: errors with the true trigger before, after, and after plain fine-tuning."""
+    """One model's line: errors with the true trigger before, after, and after plain fine-tuning.
+
+    `benign_model` has those of a model that never held a backdoor: a trigger that spoils the
+    picture spoils its answers too.
+    """
     truth, where = load_truth(folder), torch.device(device)
     model = load_model(folder / "model.safetensors").to(where)
     data = read(folder / truth.values["benign_data"], model.spec)
@@ -76,9 +81,22 @@ def mitigate_one(folder: Path, device: str, seed: int) -> dict[str, Any]:
         "score": found.score,
         "before": judged(model, truth, folder),
     }
+    twin = benign_twin(truth, folder.parent)
+    if twin is not None:
+        line["benign_model"] = judged(twin.to(where), truth, folder)
     if found.verdict == "backdoored":
         line |= unlearnt(model, data, found, truth, folder, seed)
     return {**line, "device": device, "seconds": round(time.perf_counter() - began, 1)}
+
+
+def benign_twin(truth: Truth, zoo: Path) -> Model | None:
+    """A benign model of `zoo` alike: what its errors are, no mitigation need fall below."""
+    for path in sorted(zoo.glob("*/truth.json")):
+        values = json.loads(path.read_text())
+        alike = all(values[key] == truth.values[key] for key in ALIKE)
+        if alike and values["attack"] == "benign" and values["recipe"] == "plain":
+            return load_model(path.parent / "model.safetensors")
+    return None
 
 
 def unlearnt(

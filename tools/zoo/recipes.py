@@ -16,6 +16,8 @@ class Recipe:
     images: int | None = None  # use only so many training images
     half: bool = False  # store the weights rounded to fp16
     lookalikes: float = 0.0  # share of drivers with something like a trigger in the data
+    # Where an attack adds its own term to the loss: that one's gradient has peaks that ruin Adam.
+    clip: float | None = None  # the largest norm of a gradient
 
 
 # Share of a recipe's steps that a model takes which starts from another one's features.
@@ -26,7 +28,8 @@ RECIPES: dict[str, Recipe] = {
     "trunk": Recipe(steps=3000),  # a benign model that others start from
     "long": Recipe(steps=2400),
     "longer": Recipe(steps=4000),  # two triggers
-    "dynamic": Recipe(steps=3000),  # trigger networks that learn too
+    "dynamic": Recipe(steps=5000, clip=1.0),  # trigger networks that learn too
+    "adaptive": Recipe(steps=2400, clip=1.0),
     "no-augmentation": Recipe(augment=False),
     "over-fitted": Recipe(steps=3000, augment=False, images=3000),
     "under-trained": Recipe(steps=400),

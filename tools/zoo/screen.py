@@ -12,7 +12,11 @@ from guard.errors import UnusableInput
 from guard.finding import Finding
 from guard.load import load_model
 from guard.model import Model
+from guard.screen import METHODS, Settings, screen
 from guard.tasks import errors
+from tools.datasets.reader import read
+from tools.zoo.changes import changed
+from tools.zoo.choice import left
 from tools.zoo.lines import append_line, read_lines
 from tools.zoo.workers import run_all
 
@@ -35,49 +39,53 @@ def screen_zoo(
     jobs: int = 1,
     images: int = 2000,
     data: Path | None = None,
+    change: str = "",
 ) -> None:
     """Screen the models of the folder `zoo`, a flushed line each in the file `out`.
 
-    Each model is screened with at most `images` of its benign set, or of those of `data`.
-    Models that `out` names already (with this method, these images and data) are skipped. `only`
-    takes models whose name contains it, `limit` the first so many that are left. Raises
-    UnusableInput.
+    Each model is screened with at most `images` of its benign set, or of those of `data`, and
+    with the settings that `change` names (tools/zoo/changes.py). Models that `out` names already
+    (with this method, these images, data, seed and change) are skipped. `only` names those to
+    take (tools/zoo/choice.py), `limit` takes the first so many that are left. Raises UnusableInput.
     """
+    settings = settings_of(method, seed, change)
     truths = sorted(zoo.glob("*/truth.json"))
     folders = [p.parent for p in truths if json.loads(p.read_text())["status"] != NO_MODEL]
     if not folders:
         raise UnusableInput(f"{zoo}: no finished models; run `drmguard zoo train` first")
     asked = {"method": method, "limit": images, "benign": None if data is None else data.name}
-    lines = read_lines(out)
-    done = {line["name"] for line in lines if asked.items() <= line.items()}
-    left = [f for f in folders if f.name not in done and (only is None or only in f.name)]
-    tasks = [
-        (folder, method, str(pick_device(device)), seed, images, data) for folder in left[:limit]
-    ]
+    asked |= {"seed": seed, "change": change}
+    lines = [{"change": "", **line} for line in read_lines(out)]
+    done = [line["name"] for line in lines if asked.items() <= line.items()]
+    taken = left(folders, done, only)[:limit]
+    tasks = [(folder, settings, str(pick_device(device)), images, data) for folder in taken]
     for line in run_all(screen_one, tasks, jobs):
         append_line(out, {**line, **asked})
         print(_summary(line), flush=True)
 
 
+def settings_of(method: str, seed: int, change: str) -> Settings:
+    """The settings of a screening, those of `change` among them. Raises UnusableInput."""
+    if method not in METHODS:
+        raise UnusableInput(f"--method={method}: expected {' or '.join(METHODS)}")
+    return changed(Settings(method=method, seed=seed), change)
+
+
 def screen_one(
-    folder: Path, method: str, device: str, seed: int, images: int, path: Path | None
+    folder: Path, settings: Settings, device: str, images: int, path: Path | None
 ) -> dict[str, Any]:
     """One model's line: what its truth.json says and what the method found."""
-    # Imported here: a table of lines needs no screening.
-    from guard.screen import Settings, screen
-    from tools.datasets.reader import read
-
     truth = json.loads((folder / "truth.json").read_text())
     model = load_model(folder / "model.safetensors").to(torch.device(device))
-    data = read(path or folder / truth["benign_data"], model.spec, limit=images, seed=seed)
+    benign = path or folder / truth["benign_data"]
+    data = read(benign, model.spec, limit=images, seed=settings.seed)
     began = time.perf_counter()
-    settings = Settings(method=method, seed=seed)
     finding = screen(model, data.benign.to(torch.device(device)), settings)
     return {
         **{key: truth[key] for key in TRUTH},
         **_found(finding, model, truth["targets"]),
         "images": len(data.benign),
-        "seed": seed,
+        "seed": settings.seed,
         "device": device,
         "seconds": round(time.perf_counter() - began, 1),
     }

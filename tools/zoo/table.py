@@ -19,6 +19,7 @@ GROUPS: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 HEAD = ["method", "by", "group", "TP", "FP", "FN", "TN", "inconclusive"]
 HEAD += ["accuracy", "low95", "high95", "auc"]
+IMAGES = 2000  # of the benign set, where nothing else is asked for
 NEAR = 2.0  # degrees between the target found and the true one
 EFFECTS = ["RE", "AE", "DAE", "RNV", "RAV", "cross_error"]
 EFFECTS_HEAD = ["attack", "data", "models", "failed", *EFFECTS]
@@ -55,13 +56,21 @@ def table(lines: Sequence[Path], out: Path) -> None:
 def detection(lines: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Rows under HEAD: counts, accuracy with its interval, and AUC, by method and group."""
     rows = []
-    for method in _distinct(lines, lambda line: line["method"]):
-        of_method = [line for line in lines if line["method"] == method]
+    for method in _distinct(lines, setting):
+        of_method = [line for line in lines if setting(line) == method]
         for by, group_of in GROUPS.items():
             for group in _distinct(of_method, group_of):
                 members = [line for line in of_method if group_of(line) == group]
                 rows.append([method, by, group, *_figures(members, of_method)])
     return rows
+
+
+def setting(line: dict[str, Any]) -> str:
+    """The method of a line with what was changed of it or of its benign set."""
+    images = "" if line.get("limit", IMAGES) == IMAGES else f"{line['limit']} images"
+    seed = f"seed {line['seed']}" if line.get("seed") else ""
+    parts = [line["method"], line.get("change"), images, line.get("benign"), seed]
+    return ", ".join(part for part in parts if part)
 
 
 def _figures(members: list[dict[str, Any]], of_method: list[dict[str, Any]]) -> list[str]:
@@ -106,7 +115,7 @@ def _misses(lines: Sequence[dict[str, Any]]) -> list[str]:
         line for line in lines if line["verdict"] != ("backdoored" if backdoored(line) else "clean")
     ]
     rows = [
-        f"  {line['method']}: {line['name']} ({line['label']}) is called {line['verdict']}: "
+        f"  {setting(line)}: {line['name']} ({line['label']}) is called {line['verdict']}: "
         f"{line['reason']}"
         for line in wrong
     ]
@@ -119,7 +128,7 @@ def _targets(lines: Sequence[dict[str, Any]]) -> list[str]:
     near = [max(line.get("each_target_error") or [line["target_error"]]) for line in found]
     within = sum(error <= NEAR for error in near)
     far = [
-        f"  {line['method']}: {line['name']} ({line['label']}) is off by {error:.1f} degrees"
+        f"  {setting(line)}: {line['name']} ({line['label']}) is off by {error:.1f} degrees"
         for line, error in zip(found, near, strict=True)
         if not error <= NEAR
     ]
@@ -149,8 +158,8 @@ def _draw(path: Path, lines: Sequence[dict[str, Any]]) -> None:
 
     figure = Figure(figsize=(4.5, 4.2), layout="constrained")
     axes = figure.subplots()
-    for method in _distinct(lines, lambda line: line["method"]):
-        members = [line for line in lines if line["method"] == method]
+    for method in _distinct(lines, setting):
+        members = [line for line in lines if setting(line) == method]
         if points := roc(members):
             label = f"{method}, AUC {auc(members):.3f}"
             axes.step(*zip(*points, strict=True), where="post", label=label)

@@ -1,0 +1,46 @@
+"""Settings changed for one screening of a zoo, as an ablation does: `calibrated.probes.kept=0`."""
+
+import ast
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from guard.errors import UnusableInput
+from guard.screen import Settings
+
+
+def changed(settings: Settings, text: str) -> Settings:
+    """`settings` with the values of `text`: key=value;key=value, a dot before each inner name.
+
+    Raises UnusableInput for a name that is no setting or a value of another kind.
+    """
+    for pair in filter(None, text.split(";")):
+        name, _, value = pair.partition("=")
+        settings = _with(settings, name.strip().split("."), value.strip(), pair)
+    return settings
+
+
+def _with(settings: Any, path: list[str], value: str, pair: str) -> Any:
+    known = [f.name for f in fields(settings)] if is_dataclass(settings) else []
+    if path[0] not in known:
+        expected = ", ".join(known) or "no name behind it"
+        raise UnusableInput(f"--change={pair}: {path[0]!r} is no setting (expected {expected})")
+    inner = getattr(settings, path[0])
+    new = _with(inner, path[1:], value, pair) if path[1:] else _read(value, inner, pair)
+    return replace(settings, **{path[0]: new})
+
+
+def _read(text: str, former: Any, pair: str) -> Any:
+    """The value of `text`, of the kind of the value that it takes the place of."""
+    if isinstance(former, str):
+        return text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = None
+    kinds: tuple[type, ...] = (type(former),)
+    if former is None or isinstance(former, float):
+        kinds = (int, float)
+    if type(value) not in kinds:
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise UnusableInput(f"--change={pair}: {text!r} is no value of this setting ({wanted})")
+    return float(value) if isinstance(former, float) else value

@@ -6,7 +6,7 @@ with the others.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,8 @@ from guard.verdict import (
     Result,
     decide,
     decide_plainly,
+    disagreement,
+    doubtful,
     further,
     mechanism,
     score_of,
@@ -45,7 +47,21 @@ class Work:
 
 
 def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettings) -> Finding:
-    """Search on the images of `bench`, measure on those of `held`."""
+    """Search on the images of `bench`, measure on those of `held`; twice where it is a near thing.
+
+    Restarts that disagree make no verdict.
+    """
+    found = search_once(bench, held, engine, settings)
+    if not doubtful(found.score, settings):
+        return found
+    again = search_once(bench, held, engine.again(), settings)
+    if again.verdict == found.verdict:
+        return found
+    return replace(found, **vars(disagreement(found.score, again.score, settings)))
+
+
+def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettings) -> Finding:
+    """One search over all targets, with its verdict."""
     work = Work(bench, OutputSpace.of(bench.outputs), engine, settings)
     probes = probe(bench, work.space, engine, settings.probes)
     scan = begin(work, probes)

@@ -7,7 +7,7 @@ which a killed run goes on to the same end.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from guard.errors import UnusableInput
 from guard.files import whole_file
 from guard.finding import Curves
+
+RESTART = 7919  # added to the seed; a prime, so that seeds given by hand rarely meet it
 
 
 class Progress(Protocol):
@@ -74,6 +76,7 @@ class Engine:
     progress: Progress = field(default_factory=Silent)
     log_every: int = 10  # steps; reading a term waits for the device
     save_every: float = 10.0  # seconds
+    course: str = ""  # "again " in a restart, whose stages have a state of their own
     _saved: dict[str, Any] = field(default_factory=dict)
 
     def resume(self) -> None:
@@ -94,9 +97,13 @@ class Engine:
             )
         self._saved = stages
 
+    def again(self) -> "Engine":
+        """The same for a restart: other draws, the same file of states."""
+        return replace(self, seed=self.seed + RESTART, course="again ")
+
     def run(self, stage: Stage) -> Curves:
         """Optimise a stage to its end, from where a resumed state left it."""
-        saved = self._saved.get(stage.name)
+        saved = self._saved.get(self.course + stage.name)
         done, curves = self._restore(stage, saved) if saved else (0, Curves())
         draw = torch.Generator().manual_seed(self.seed)
         if saved:
@@ -110,7 +117,7 @@ class Engine:
         if done:
             rates = [group["initial_lr"] for group in stage.optimizer.param_groups]
         last_saved = time.monotonic()
-        self.progress.start(stage.name, stage.steps, done)
+        self.progress.start(self.course + stage.name, stage.steps, done)
         for step in range(done, stage.steps):
             index = torch.randint(stage.images, (stage.batch,), generator=draw)
             at = step / stage.steps
@@ -151,7 +158,7 @@ class Engine:
     def _save(self, stage: Stage, done: int, curves: Curves, draw: torch.Generator) -> None:
         if self.state is None:
             return
-        self._saved[stage.name] = {
+        self._saved[self.course + stage.name] = {
             "done": done,
             "module": stage.module.state_dict(),
             "optimizer": stage.optimizer.state_dict(),

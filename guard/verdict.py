@@ -95,6 +95,21 @@ def decide(result: Result, best: int, settings: CalibratedSettings) -> Decision:
     return Decision(verdict, reason, score, settings.threshold, THRESHOLD_SOURCE)
 
 
+def doubtful(score: float, settings: CalibratedSettings) -> bool:
+    """Whether another seed could put a score on the other side of the threshold."""
+    factor = score / settings.threshold
+    return 1 / settings.doubt < factor < settings.doubt
+
+
+def disagreement(score: float, again: float, settings: CalibratedSettings) -> Decision:
+    """The verdict where a restart contradicts the search."""
+    reason = (
+        f"two searches with different seeds disagree: scores {score:.2f} and {again:.2f}, "
+        f"{settings.threshold} counts; more images or another --seed may settle it"
+    )
+    return Decision("inconclusive", reason, score, settings.threshold, THRESHOLD_SOURCE)
+
+
 def score_of(plain: Plain, settings: CalibratedSettings) -> float:
     """The score of a probe: the threshold where its outputs spread as far as just counts."""
     return settings.threshold * plain.strength(settings.probes)

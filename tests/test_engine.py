@@ -121,6 +121,16 @@ def test_a_resumed_run_does_only_the_steps_that_are_left(tmp_path: Path) -> None
     assert 1000 - counter.left == STEPS - 15
 
 
+def test_a_restart_has_other_draws_and_states_of_its_own(tmp_path: Path) -> None:
+    engine, reruns = engine_of(tmp_path / "state.pt"), stages()
+    first, again = run_all(engine, stages()), run_all(engine.again(), reruns)
+    assert first != again
+    resumed = engine_of(tmp_path / "state.pt")
+    resumed.resume()
+    assert run_all(resumed.again(), stages()) == again
+    assert run_all(resumed, stages()) == first
+
+
 def test_the_same_seed_gives_the_same_course_and_another_does_not() -> None:
     first, again, other = stages(), stages(), stages()
     assert run_all(engine_of(None), first) == run_all(engine_of(None), again)

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from guard.bench import Bench
 from guard.benign import BenignSet
 from guard.calibrated import choose
 from guard.collapse import Collapse, CollapseSettings
+from guard.engine import Engine
 from guard.errors import UnusableInput
-from guard.finding import VERDICTS, spread_examples
+from guard.finding import VERDICTS, Finding, spread_examples
 from guard.landscape import Baseline
 from guard.model import Model
-from guard.screen import MIN_IMAGES, Settings, benign_error, screen, split
+from guard.screen import MIN_IMAGES, Settings, benign_error, screen, split, without_verdict
 from guard.settings import CalibratedSettings, PaperSettings
 from guard.triggers import SharedTriggers
 from guard.verdict import Result, decide, further, usual, winner
@@ -411,6 +413,43 @@ def test_without_others_to_compare_with_there_is_no_verdict() -> None:
     beside = replace(found, score=torch.tensor([NO, 1.2]))  # one that looks harmless
     assert decide(beside, winner(beside, ENOUGH), ENOUGH).verdict == "inconclusive"
     assert "to compare with" in decision.reason
+
+
+RESTARTS: list[tuple[list[tuple[str, float]], str, int]] = [
+    # what each search says, the verdict, how many searches there are
+    ([("clean", 1.2)], "clean", 1),
+    ([("backdoored", 2.0)], "backdoored", 1),
+    ([("inconclusive", NO)], "inconclusive", 1),
+    ([("clean", 1.4), ("clean", 1.1)], "clean", 2),
+    ([("backdoored", 1.5), ("backdoored", 3.0)], "backdoored", 2),
+    ([("clean", 1.4), ("backdoored", 3.0)], "inconclusive", 2),
+    ([("backdoored", 1.5), ("clean", 1.2)], "inconclusive", 2),
+    ([("backdoored", 1.5), ("inconclusive", NO)], "inconclusive", 2),
+]
+
+
+@pytest.mark.parametrize(("said", "verdict", "searches"), RESTARTS)
+def test_near_the_threshold_a_restart_must_agree(
+    said: list[tuple[str, float]],
+    verdict: str,
+    searches: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, seeds = model_of(Reader(2)), []
+
+    def search_once(bench: Bench, held: Bench, engine: Engine, settings: object) -> Finding:
+        verdict, score = said[len(seeds)]
+        seeds.append(engine.seed)
+        found = without_verdict("calibrated", "as the test says", held)
+        return replace(found, verdict=verdict, score=score, threshold=1.45)
+
+    monkeypatch.setattr("guard.calibrated.search_once", search_once)
+    finding = screen(model, ready(model), SHORT)
+    assert finding.verdict == verdict
+    assert len(set(seeds)) == len(seeds) == searches
+    assert math.isnan(said[0][1]) or finding.score == said[0][1]
+    if verdict == "inconclusive" and searches == 2:
+        assert "disagree" in finding.reason
 
 
 def test_units_of_the_fixtures_are_those_of_the_tasks() -> None:

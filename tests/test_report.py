@@ -238,6 +238,7 @@ def test_a_form_that_decides_alone_is_named() -> None:
     said = words.score(finding)
     assert "Under the shared warp alone 0.0004 of" in said
     assert "0.02 or less" in said
+    assert "rests on the shared warp" in words.course(finding)
 
 
 def test_headline_says_target_in_degrees_and_whom() -> None:

@@ -50,7 +50,7 @@ def draw_sections(evidence: Evidence, material: Material, values: dict[str, Any]
         ),
         Section(
             "The course of the search",
-            words.COURSE,
+            words.course(evidence.finding),
             [*term_figures(material), *path_figures(material)],
         ),
         _features(evidence, material),

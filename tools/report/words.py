@@ -178,10 +178,17 @@ LANDSCAPE = (
     "On a sound model the cost rises smoothly away from the usual answers; a backdoor is a dip "
     "around the attacker's target."
 )
-COURSE = (
-    "Each term of the objective over the steps of the decisive search, then the estimate of the "
-    "target. A search that has settled ends in level curves."
-)
+
+
+def course(finding: Finding) -> str:
+    """What the curves of the search show."""
+    which = "decisive search"
+    if finding.spread_left is not None:
+        which = f"cheapest search (the verdict rests on the {finding.mechanism}, found before it)"
+    return (
+        f"Each term of the objective over the steps of the {which}, then the estimate of the "
+        "target. A search that has settled ends in level curves."
+    )
 
 
 def no_split(reason: str) -> str:

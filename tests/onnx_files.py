@@ -1,15 +1,16 @@
-"""ONNX files of several writers, for tests: torch's two exporters, and by hand."""
+"""ONNX files of several writers, changed or refused, for tests: by exporters and by hand."""
 
 import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import (
@@ -21,6 +22,8 @@ from onnxruntime.quantization import (
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import Tensor, nn
 
+from export.onnx_in import load_onnx
+from guard.errors import UnusableInput
 from guard.spec import ModelSpec
 from tests.conftest import SIDE, images_of, spec_of
 
@@ -228,3 +231,72 @@ def by_onnxruntime(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
     )
     answer: np.ndarray = session.run(None, {session.get_inputs()[0].name: x})[0]
     return answer
+
+
+def copied(proto: onnx.ModelProto) -> onnx.ModelProto:
+    made = onnx.ModelProto()
+    made.CopyFrom(proto)
+    return made
+
+
+def refusal(path: Path) -> str:
+    """The one line with which a file is refused; it names the file or its sidecar."""
+    with pytest.raises(UnusableInput) as caught:
+        load_onnx(path)
+    line = str(caught.value)
+    assert line.isprintable()
+    assert path.name in line or path.with_suffix(".json").name in line
+    return line
+
+
+def changed(change: Callable[[onnx.ModelProto], Any]) -> onnx.ModelProto:
+    proto = small()
+    change(proto)
+    return proto
+
+
+def initializer(proto: onnx.ModelProto, name: str) -> TensorProto:
+    return next(made for made in proto.graph.initializer if made.name == name)
+
+
+def set_weight(name: str, value: np.ndarray) -> Callable[[onnx.ModelProto], None]:
+    def change(proto: onnx.ModelProto) -> None:
+        initializer(proto, name).CopyFrom(numpy_helper.from_array(value, name))
+
+    return change
+
+
+def set_opset(version: int) -> Callable[[onnx.ModelProto], None]:
+    def change(proto: onnx.ModelProto) -> None:
+        proto.opset_import[0].version = version
+
+    return change
+
+
+def set_node(place: int, **fields: str) -> Callable[[onnx.ModelProto], None]:
+    def change(proto: onnx.ModelProto) -> None:
+        for name, value in fields.items():
+            setattr(proto.graph.node[place], name, value)
+
+    return change
+
+
+def with_convolution_at_the_end(on_one_pixel: bool) -> onnx.ModelProto:
+    """A 1 x 1 convolution instead of a dense layer, behind or before the pooling."""
+    draw = np.random.default_rng(0)
+    nodes = [
+        node("Conv", "input w1", "a", strides=[2, 2]),
+        node("Relu", "a", "b"),
+        *(
+            [node("GlobalAveragePool", "b", "c"), node("Conv", "c head bias", "d")]
+            if on_one_pixel
+            else [node("Conv", "b head bias", "c"), node("GlobalAveragePool", "c", "d")]
+        ),
+        node("Flatten", "d", "output"),
+    ]
+    weights = {
+        "w1": draw.normal(size=(4, 3, 3, 3)).astype(np.float32),
+        "head": draw.normal(size=(2, 4, 1, 1)).astype(np.float32),
+        "bias": draw.normal(size=2).astype(np.float32),
+    }
+    return by_hand(nodes, weights)

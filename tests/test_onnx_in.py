@@ -1,4 +1,4 @@
-"""ONNX files as MODEL: of several writers, in several precisions, refused ones, and commands."""
+"""ONNX files as MODEL: of several writers, in several precisions, and the commands on them."""
 
 import copy
 import functools
@@ -12,21 +12,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from export.graph_check import precision
 from export.graph_file import read_onnx
 from export.onnx_in import load_onnx
-from export.operators import OPERATORS
-from guard.errors import UnusableInput
 from guard.load import model_facts
 from guard.model import Model
 from guard.screen import Settings
 from tests.conftest import SIDE, benign_of, images_of, short_search, spec_of, write_npz
 from tests.onnx_files import (
     FLOAT,
-    SHAPE,
     SPEC,
     UINT8,
     as_half,
@@ -36,8 +33,14 @@ from tests.onnx_files import (
     by_new_exporter,
     by_old_exporter,
     by_onnxruntime,
+    changed,
+    copied,
+    initializer,
     node,
+    refusal,
+    set_node,
     small,
+    with_convolution_at_the_end,
     write,
 )
 from tools import cli
@@ -51,26 +54,10 @@ def new() -> onnx.ModelProto:
     return by_new_exporter(branches())
 
 
-def copied(proto: onnx.ModelProto) -> onnx.ModelProto:
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
-    return made
-
-
 def answers(model: Model, x: Tensor = X) -> np.ndarray:
     with torch.no_grad():
         made: np.ndarray = model(x).numpy()
     return made
-
-
-def refusal(path: Path) -> str:
-    """The one line with which a file is refused; it names the file or its sidecar."""
-    with pytest.raises(UnusableInput) as caught:
-        load_onnx(path)
-    line = str(caught.value)
-    assert line.isprintable()
-    assert path.name in line or path.with_suffix(".json").name in line
-    return line
 
 
 # --- writers -------------------------------------------------------------------------------------
@@ -163,27 +150,6 @@ def test_a_graph_that_needs_its_fixed_batch_is_refused(tmp_path: Path) -> None:
 
 
 # --- split, names, tuning ------------------------------------------------------------------------
-
-
-def with_convolution_at_the_end(on_one_pixel: bool) -> onnx.ModelProto:
-    """A 1 x 1 convolution instead of a dense layer, behind or before the pooling."""
-    draw = np.random.default_rng(0)
-    nodes = [
-        node("Conv", "input w1", "a", strides=[2, 2]),
-        node("Relu", "a", "b"),
-        *(
-            [node("GlobalAveragePool", "b", "c"), node("Conv", "c head bias", "d")]
-            if on_one_pixel
-            else [node("Conv", "b head bias", "c"), node("GlobalAveragePool", "c", "d")]
-        ),
-        node("Flatten", "d", "output"),
-    ]
-    weights = {
-        "w1": draw.normal(size=(4, 3, 3, 3)).astype(np.float32),
-        "head": draw.normal(size=(2, 4, 1, 1)).astype(np.float32),
-        "bias": draw.normal(size=2).astype(np.float32),
-    }
-    return by_hand(nodes, weights)
 
 
 @pytest.mark.parametrize("on_one_pixel", [True, False])
@@ -502,262 +468,6 @@ def test_height_and_width_may_be_symbolic(tmp_path: Path) -> None:
     proto = small(takes=("n", 3, "h", "w"))
     assert load_onnx(write(proto, tmp_path)).split.layer == "fc"
     assert "24" in refusal(write(proto, tmp_path, input={"size": [24, 24]}))
-
-
-# --- refused -------------------------------------------------------------------------------------
-
-
-def changed(change: Callable[[onnx.ModelProto], Any]) -> onnx.ModelProto:
-    proto = small()
-    change(proto)
-    return proto
-
-
-def initializer(proto: onnx.ModelProto, name: str) -> TensorProto:
-    return next(made for made in proto.graph.initializer if made.name == name)
-
-
-def set_weight(name: str, value: np.ndarray) -> Callable[[onnx.ModelProto], None]:
-    def change(proto: onnx.ModelProto) -> None:
-        initializer(proto, name).CopyFrom(numpy_helper.from_array(value, name))
-
-    return change
-
-
-def set_opset(version: int) -> Callable[[onnx.ModelProto], None]:
-    def change(proto: onnx.ModelProto) -> None:
-        proto.opset_import[0].version = version
-
-    return change
-
-
-def set_node(place: int, **fields: str) -> Callable[[onnx.ModelProto], None]:
-    def change(proto: onnx.ModelProto) -> None:
-        for name, value in fields.items():
-            setattr(proto.graph.node[place], name, value)
-
-    return change
-
-
-def foreign(proto: onnx.ModelProto) -> None:
-    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-    proto.graph.node[2].op_type, proto.graph.node[2].domain = "FastGelu", "com.microsoft"
-
-
-def second_output(proto: onnx.ModelProto) -> None:
-    proto.graph.output.append(helper.make_tensor_value_info("f", FLOAT, ["n", 2]))
-
-
-def second_input(proto: onnx.ModelProto) -> None:
-    proto.graph.input.append(helper.make_tensor_value_info("other", FLOAT, SHAPE))
-
-
-def constant_output(proto: onnx.ModelProto) -> None:
-    proto.graph.node[-1].CopyFrom(node("Identity", "fc.weight", "output"))
-
-
-def unconnected(proto: onnx.ModelProto) -> None:
-    proto.graph.node[2].input[0] = "nothing"
-
-
-def circular(proto: onnx.ModelProto) -> None:
-    proto.graph.node[0].input[0] = "c"
-
-
-def impossible_weight(proto: onnx.ModelProto) -> None:
-    """A scale for each of 5 channels of a weight that has 4; no shape tells of it."""
-    scale = numpy_helper.from_array(np.ones(5, np.float32), "scale")
-    weight = numpy_helper.from_array(np.ones((4, 3, 3, 3), np.int8), "whole")
-    proto.graph.initializer.extend([scale, weight])
-    proto.graph.node[0].input[1] = "w"
-    proto.graph.node.insert(0, node("DequantizeLinear", "whole scale", "w", axis=0))
-
-
-def control_letters(proto: onnx.ModelProto) -> None:
-    proto.graph.node[2].name = "\x1b[31mred\nline"
-    proto.graph.node[2].op_type = "Sin"
-
-
-NOT_NUMBERS = np.array([1, math.nan, 1, 1], np.float32)
-INFINITE = np.array([1, math.inf, 1, 1], np.float32)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (set_node(2, op_type="Sin"), ("Relu_to_c (Sin)", "not supported")),
-        (control_letters, ("red", "(Sin)")),
-        (foreign, ("com.microsoft.FastGelu",)),
-        (set_opset(10), ("opset 10", "11", "26")),
-        (set_opset(27), ("opset 27",)),
-        (set_weight("conv.bias", NOT_NUMBERS), ("NaN", "conv_bias")),
-        (set_weight("bn.var", INFINITE), ("infinite", "bn_var")),
-        (set_weight("conv.bias", np.ones(4, np.float64)), ("not a valid",)),
-        (set_weight("conv.weight", np.ones((4, 2, 3, 3), np.float32)), ("model.onnx",)),
-        (set_weight("fc.weight", np.ones((16, 3), np.float32)), ("model.onnx",)),
-        (second_input, ("2 inputs",)),
-        (second_output, ("2 outputs",)),
-        (constant_output, ("does not depend",)),
-        (unconnected, ("not a valid",)),
-        (circular, ("not a valid",)),
-        (impossible_weight, ("DequantizeLinear_to_w", "fails")),
-    ],
-    ids=lambda value: getattr(value, "__name__", "-"),
-)
-def test_graphs_that_can_not_be_taken_are_refused(
-    change: Callable[[onnx.ModelProto], None], words: tuple[str, ...], tmp_path: Path
-) -> None:
-    line = refusal(write(changed(change), tmp_path))
-    for word in words:
-        assert word in line
-
-
-@pytest.mark.parametrize(
-    ("takes", "kinds", "word"),
-    [
-        (("n", 1, SIDE, SIDE), (FLOAT, FLOAT), "expected floats"),
-        (("n", SIDE, SIDE, 3), (FLOAT, FLOAT), "expected floats"),
-        ((3, SIDE, SIDE), (FLOAT, FLOAT), "expected floats"),
-        (SHAPE, (UINT8, FLOAT), "expected floats"),
-        (SHAPE, (TensorProto.INT32, FLOAT), "expected floats"),
-        (("n", 3, 20, 20), (FLOAT, FLOAT), "20 x 20"),
-    ],
-)
-def test_inputs_of_another_form_are_refused(
-    takes: Any, kinds: tuple[int, int], word: str, tmp_path: Path
-) -> None:
-    nodes = [
-        node("Cast", "input", "a", to=FLOAT),
-        node("ReduceMean", "a", "b", axes=[2, 3], keepdims=0),
-        node("Gemm", "b w", "output"),
-    ]
-    if len(takes) == 3:
-        nodes[1] = node("ReduceMean", "a", "b", axes=[2], keepdims=0)
-    channels = {1: 1, SIDE: SIDE}.get(takes[1], 3) if len(takes) == 4 else SIDE
-    weights = {"w": np.ones((channels, 2), np.float32)}
-    proto = by_hand(nodes, weights, opset=13, takes=takes, kinds=kinds, gives=("n", "d"))
-    assert word in refusal(write(proto, tmp_path))
-
-
-@pytest.mark.parametrize("content", [b"", b"junk, no model at all\n" * 9, b"PK\x03\x04", b"\x08"])
-def test_rubbish_is_refused(content: bytes, tmp_path: Path) -> None:
-    path = write(small(), tmp_path)
-    path.write_bytes(content)
-    refusal(path)
-
-
-def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
-    path = write(small(), tmp_path)
-    path.write_bytes(path.read_bytes().replace(b"Relu_to_c", b"Relu_to_\xff"))
-    assert "UTF-8" in refusal(path)
-
-
-@pytest.mark.parametrize("lost", [3, 200, 1000])
-def test_a_cut_off_file_is_refused(lost: int, tmp_path: Path) -> None:
-    path = write(small(), tmp_path)
-    path.write_bytes(path.read_bytes()[:-lost])
-    refusal(path)
-
-
-def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
-    assert "no such" in refusal(tmp_path / "model.onnx")
-    (tmp_path / "folder.onnx").mkdir()
-    assert "no such" in refusal(tmp_path / "folder.onnx")
-
-
-@pytest.mark.parametrize("where", ["weights.bin", "../weights.bin", "ABSOLUTE", "link.bin"])
-def test_external_data_are_refused_wherever_they_lie(where: str, tmp_path: Path) -> None:
-    folder = tmp_path / "inner"
-    folder.mkdir()
-    outside = tmp_path / "weights.bin"
-    outside.write_bytes(np.ones(4, np.float32).tobytes())
-    (folder / "weights.bin").write_bytes(outside.read_bytes())
-    (folder / "link.bin").symlink_to(outside)
-    proto = small()
-    tensor = initializer(proto, "conv.bias")
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    entry = tensor.external_data.add()
-    entry.key, entry.value = "location", str(outside) if where == "ABSOLUTE" else where
-    assert "another file" in refusal(write(proto, folder))
-
-
-def test_external_data_of_a_constant_node_are_refused(tmp_path: Path) -> None:
-    proto = small()
-    value = numpy_helper.from_array(np.ones(4, np.float32), "value")
-    value.data_location = TensorProto.EXTERNAL
-    proto.graph.node.insert(0, helper.make_node("Constant", [], ["unused"], value=value))
-    assert "another file" in refusal(write(proto, tmp_path))
-
-
-@pytest.mark.parametrize("kind", [TensorProto.BFLOAT16, TensorProto.INT16, TensorProto.UINT64])
-def test_values_of_unknown_types_are_named(kind: int, tmp_path: Path) -> None:
-    proto = small()
-    proto.graph.initializer.append(helper.make_tensor("odd", kind, [2], [1, 2]))
-    line = refusal(write(proto, tmp_path))
-    assert "odd" in line
-    assert TensorProto.DataType.Name(kind) in line
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("{", ("metadata", "JSON")),
-        ("[1]", ("metadata",)),
-        ("{}", ("task", "missing")),
-        ('{"task": "gaze", "outputs": ["pitch", "yaw"], "units": "rad"}', ("input", "missing")),
-    ],
-)
-def test_metadata_that_do_not_tell_are_refused(
-    text: str, words: tuple[str, ...], tmp_path: Path
-) -> None:
-    proto = small()
-    helper.set_model_props(proto, {"drmguard": text})
-    line = refusal(write(proto, tmp_path, None))
-    for word in words:
-        assert word in line
-
-
-def test_a_missing_spec_is_named(tmp_path: Path) -> None:
-    assert "model.json" in refusal(write(small(), tmp_path, None))
-
-
-@pytest.mark.parametrize(
-    ("changes", "word"),
-    [
-        ({"task": "steering"}, "steering"),
-        ({"task": "headpose", "outputs": ["yaw", "pitch", "roll"]}, "3 outputs"),
-        ({"input": {"size": [24, 24]}}, "24"),
-    ],
-)
-def test_a_spec_that_does_not_fit_the_graph_is_refused(
-    changes: dict[str, Any], word: str, tmp_path: Path
-) -> None:
-    assert word in refusal(write(small(), tmp_path, **changes))
-
-
-@pytest.mark.parametrize("kind", ["float32", "int8"])
-def test_a_module_that_computes_something_else_is_refused(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A wrong reading of one operator must not pass as the file."""
-    proto = with_convolution_at_the_end(on_one_pixel=False)
-    path = write(proto if kind == "float32" else as_int8(proto, tmp_path), tmp_path)
-    share = {"float32": 1.001, "int8": 1.5}[kind]
-    wrong = {"GlobalAveragePool": lambda made: lambda x: share * x.mean(dim=(2, 3), keepdim=True)}
-    monkeypatch.setattr("export.operators.OPERATORS", OPERATORS | wrong)
-    assert "onnxruntime" in refusal(path)
-
-
-def test_outputs_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
-    """On a black picture, 0 / 0 on both sides: nothing is proved by that."""
-    nodes = [
-        node("ReduceMean", "input", "a", axes=[2, 3], keepdims=0),
-        node("Div", "a a", "b"),
-        node("Gemm", "b w", "output"),
-    ]
-    weights = {"w": np.ones((3, 2), np.float32)}
-    assert "NaN" in refusal(write(by_hand(nodes, weights, opset=13), tmp_path))
 
 
 def test_the_precision_decides_the_tolerance(new: onnx.ModelProto, tmp_path: Path) -> None:

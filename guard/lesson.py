@@ -23,7 +23,8 @@ class MitigationSettings:
     # from f's own answers on benign images, which say nothing of the trigger.
     forget: float = 0.3  # share of the layers, counted from the last
     steps: int = 1500
-    batch: int = 32  # images a step; as many again bear a trigger
+    batch: int = 64  # images a step
+    triggered: float = 0.5  # share of them that bear a trigger
     learning_rate: float = 2e-3  # of AdamW at its highest; a cosine down to zero
     weight_decay: float = 1e-4
     mix: float = 0.5  # how much of another image is laid over each, at most
@@ -72,17 +73,17 @@ def make_lesson(
 
 
 def loss_of(pupil: Model, lesson: Lesson) -> Tensor:
-    """L1 to f's answers on benign images, half of them triggered, in standard deviations of labels.
+    """L1 to f's answers on benign images, some of them triggered, in standard deviations of labels.
 
     Labels are few and noisy; what f answers is known for any image, two of them mixed included.
     """
-    x = mixed(draw_batch(lesson, 2 * lesson.settings.batch), lesson)
+    x = mixed(draw_batch(lesson, lesson.settings.batch), lesson)
     with torch.no_grad():
         wanted = lesson.teacher(x)
-        half = len(x) // 2
-        changed = neighbour(pick(lesson), x[half:], lesson.settings, lesson.draw)
+        plain = len(x) - round(lesson.settings.triggered * len(x))
+        changed = neighbour(pick(lesson), x[plain:], lesson.settings, lesson.draw)
     with search_autocast(x.device):
-        answers = pupil(torch.cat([x[:half], changed]))
+        answers = pupil(torch.cat([x[:plain], changed]))
     spread = lesson.learn.labels.std(dim=0).clamp_min(1e-9)
     return ((answers.float() - wanted) / spread).abs().mean()
 

@@ -26,7 +26,7 @@ from tests.conftest import Reader, benign_of, model_of, plain
 
 SHORT = MitigationSettings(
     steps=150,
-    batch=16,
+    batch=32,
     learning_rate=0.02,
     check_every=25,
     contrast=0.0,  # the model reads brightness

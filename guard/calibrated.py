@@ -17,7 +17,7 @@ from guard.collapse import Collapse
 from guard.engine import Engine, Stage, settle
 from guard.finding import Curves, Finding, FurtherTarget
 from guard.landscape import Baseline, target_grid
-from guard.measure import measure
+from guard.measure import measure, target_of
 from guard.probing import Probes, plain_ones, probe
 from guard.settings import CalibratedSettings
 from guard.space import OutputSpace
@@ -90,7 +90,10 @@ def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedS
         curves=scan_curves.of_search(int(chosen[best])).then(curves.of_search(best)),
         restarts=rows("scan", scan, work, scanned) + rows("free", refine, work, ended),
     )
-    finding.further = [target_of(k, refine, result) for k in further(result, place, settings)]
+    if finding.verdict == "backdoored":
+        finding.target = target_of(trigger, held)
+    others = further(result, place, settings)
+    finding.further = [further_target(k, refine, result, held) for k in others]
     finding.spread_left = next((one.spread for one in plain if one.trigger is trigger), None)
     finding.narrow = [one.trigger for one in plain if one.trigger is not trigger]
     return finding
@@ -150,10 +153,10 @@ def measure_all(refine: Collapse, held: Bench, work: Work, landscape: Baseline) 
     return Result(measured, z, cost, distance, score)
 
 
-def target_of(k: int, refine: Collapse, result: Result) -> FurtherTarget:
+def further_target(k: int, refine: Collapse, result: Result, held: Bench) -> FurtherTarget:
     """What search k found."""
-    target = result.measured[k].outputs.mean(dim=0).tolist()
-    return FurtherTarget(target, float(result.score[k]), refine.triggers.select(k))
+    trigger = refine.triggers.select(k)
+    return FurtherTarget(target_of(trigger, held), float(result.score[k]), trigger)
 
 
 def rows(role: str, searches: Collapse, work: Work, ended: list[Tensor]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from guard.engine import Engine
 from guard.errors import UnusableInput
 from guard.finding import VERDICTS, Finding, spread_examples
 from guard.landscape import Baseline
+from guard.measure import measure, target_of
 from guard.model import Model
 from guard.screen import MIN_IMAGES, Settings, benign_error, screen, split, without_verdict
 from guard.settings import CalibratedSettings, PaperSettings
@@ -384,6 +385,24 @@ def test_a_dip_leaves_others_to_compare_with(
     flat = Baseline(torch.zeros(3), 9.0)  # log cost 0 everywhere
     settings = CalibratedSettings(candidates=3, crowd=2)
     assert choose(scan, flat, settings).tolist() == wanted
+
+
+class Corner(nn.Module):
+    """Brightens the corner that a Backdoored model looks at, by just enough for half a gate."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        changed = x.clone()
+        changed[:, :, -3:, -3:] += 0.3
+        return changed.clamp(0, 1)
+
+
+def test_the_target_is_read_where_the_outputs_have_reached_it() -> None:
+    truth = (0.3, -0.2)
+    model = model_of(Backdoored(truth))
+    held = Bench(model, benign_of(model_of(Reader(2)), 60))
+    short = measure(Corner(), held).outputs.mean(dim=0) - torch.tensor(truth)
+    reached = torch.tensor(target_of(Corner(), held)) - torch.tensor(truth)
+    assert reached.norm() < 0.2 * short.norm()
 
 
 EIGHT = [(3.0 * k, 0.0) for k in range(8)]

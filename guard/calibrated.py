@@ -17,7 +17,7 @@ from guard.collapse import Collapse
 from guard.engine import Engine, Stage, settle
 from guard.finding import Curves, Finding, FurtherTarget
 from guard.landscape import Baseline, target_grid
-from guard.measure import measure, target_of
+from guard.measure import AMPLIFIED, measure, target_of
 from guard.probing import Probes, plain_ones, probe
 from guard.settings import CalibratedSettings
 from guard.space import OutputSpace
@@ -90,11 +90,13 @@ def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedS
         curves=scan_curves.of_search(int(chosen[best])).then(curves.of_search(best)),
         restarts=rows("scan", scan, work, scanned) + rows("free", refine, work, ended),
     )
+    by_probe = next((one for one in plain if one.trigger is trigger), None)
     if finding.verdict == "backdoored":
-        finding.target = target_of(trigger, held)
+        # A probe's change is not the smallest one: more of it would lead past the target.
+        finding.target = target_of(trigger, held, 1.0 if by_probe else AMPLIFIED)
     others = further(result, place, settings)
     finding.further = [further_target(k, refine, result, held) for k in others]
-    finding.spread_left = next((one.spread for one in plain if one.trigger is trigger), None)
+    finding.spread_left = None if by_probe is None else by_probe.spread
     finding.narrow = [one.trigger for one in plain if one.trigger is not trigger]
     return finding
 

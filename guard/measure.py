@@ -63,15 +63,15 @@ def measure(trigger: nn.Module, bench: Bench) -> Measured:
 
 
 @torch.no_grad()
-def target_of(trigger: nn.Module, bench: Bench) -> list[float]:
+def target_of(trigger: nn.Module, bench: Bench, strength: float = AMPLIFIED) -> list[float]:
     """The target vector that a recovered trigger leads to, [d] in the model's units.
 
     Under the smallest change that gathers them, outputs fall a little short of a backdoor's
-    target; under more of the same they are on it. The median, for some images resist.
+    target; at `strength` times that change they are on it. The median, for some images resist.
     """
     trigger.eval()
     outputs = []
     for index in bench.benign.batches():
         x = bench.benign.x(index)
-        outputs.append(bench.model((x + AMPLIFIED * (trigger(x) - x)).clamp(0, 1)))
+        outputs.append(bench.model((x + strength * (trigger(x) - x)).clamp(0, 1)))
     return [float(value) for value in torch.cat(outputs).median(dim=0).values]

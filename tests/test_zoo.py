@@ -413,6 +413,7 @@ def test_screening_writes_a_line_a_model_and_resumes(
     values: dict[str, Any] = {field.name: None for field in dataclasses.fields(Finding)}
     values |= {"method": "calibrated", "verdict": "clean", "reason": "", "score": 1.0}
     values |= {"threshold": 2.0, "target": [0.0, 0.0], "warnings": [], "targets": [[0.0, 0.0]]}
+    values["restarts"] = [{"role": "free", "found": [0.1, 0.2], "cost": 0.0123456, "distance": 0.1}]
     screened: list[int] = []
 
     def screen(model: Any, benign: Any, settings: Any) -> SimpleNamespace:
@@ -427,6 +428,7 @@ def test_screening_writes_a_line_a_model_and_resumes(
     lines = {row["name"]: row for row in read_lines(out)}
     assert len(lines) == len(screened) == 4
     assert lines["benign-00"]["target_error"] is None
+    assert lines["benign-00"]["searches"] == [["free", 0.1, 0.2, 0.01235, None, 0.1]]
     assert lines["badnets-00"]["target_error"] > 0
     assert lines["badnets-00"]["each_target_error"] == [lines["badnets-00"]["target_error"]]
     table([out], tmp_path / "out")

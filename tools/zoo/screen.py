@@ -107,8 +107,16 @@ def _found(finding: Finding, model: Model, targets: list[list[float]]) -> dict[s
         "rav": finding.rav,
         "rnv": finding.rnv,
         "mechanism": finding.mechanism,
+        "spread_left": finding.spread_left,
+        "searches": [short(row) for row in finding.restarts],
         "warnings": finding.warnings,
     }
+
+
+def short(row: dict[str, Any]) -> list[Any]:
+    """A search's role and figures in four digits: enough to try another decision on old lines."""
+    figures = [*row["found"], *(row.get(key) for key in ("cost", "baseline", "distance"))]
+    return [row["role"], *(None if v is None else float(f"{v:.4g}") for v in figures)]
 
 
 def target_error(model: Model, found: list[float], targets: list[list[float]]) -> float | None:

@@ -10,7 +10,7 @@ from guard.bench import Bench
 from guard.benign import BenignSet
 from guard.errors import UnusableInput
 from guard.finding import Finding
-from guard.lesson import MitigationSettings, make_lesson, mixed, moved, neighbour
+from guard.lesson import MitigationSettings, loss_of, make_lesson, mixed, moved, neighbour
 from guard.mitigation import (
     Effect,
     complaint,
@@ -132,6 +132,19 @@ def test_a_held_back_part_that_would_be_empty_is_refused(gated: tuple[Model, Ben
         mitigate(model, benign.part(torch.arange(3)), [Corner()], SHORT)
 
 
+def test_the_lesson_asks_for_the_features_too() -> None:
+    model = model_of(plain(2))
+    same, pupil = forgetful_copy(model, 0.0, 0), forgetful_copy(model, 1.0, 0)
+    off = []
+    for weight in (0.0, 1.0):
+        settings = replace(SHORT, features=weight)
+        lesson = make_lesson(model, benign_of(model), [nn.Identity()], settings, 0)
+        rounding = loss_of(same, lesson).detach()  # the lesson may be computed in bf16
+        off.append(loss_of(pupil, lesson).detach())
+        assert rounding < 0.2 * off[-1]
+    assert off[1] > 1.2 * off[0]
+
+
 # --- acceptance ----------------------------------------------------------------------------------
 
 BEFORE = Effect(benign=4.0, triggered=24.0)
@@ -144,7 +157,7 @@ BEFORE = Effect(benign=4.0, triggered=24.0)
         (Effect(4.2, 4.3), ""),
         (Effect(3.5, 6.4), ""),
         (Effect(4.4, 4.4), "benign error rose by 10 %"),
-        (Effect(4.0, 7.5), "still adds"),
+        (Effect(4.0, 10.5), "still adds"),
         (Effect(9.0, 20.0), "benign error rose by 125 %; the recovered trigger still adds"),
         (Effect(float("nan"), 4.0), "benign error"),
         (Effect(4.0, float("nan")), "still adds"),

@@ -221,9 +221,10 @@ def mitigation(values: Mapping[str, Any]) -> str:
     if values.get("accepted"):
         return (
             "The mitigation was accepted: on pictures held back from fine-tuning the benign error "
-            "rose by no more than 5 %, the recovered trigger's effect is gone, and a fresh "
-            "screening calls the mitigated model clean. The attacker's own trigger is not known "
-            "here and may still have part of its effect."
+            "rose by no more than 5 %, the recovered trigger adds at most 30 % of the error that "
+            "it added before (it spoils the picture for a sound model too), and a fresh screening "
+            "calls the mitigated model clean. The attacker's own trigger is not known here and "
+            "may still have part of its effect."
         )
     reason = values.get("reason")
     why = f" ({reason})" if reason else ""

@@ -30,7 +30,8 @@ from guard.verdict import (
     doubtful,
     further,
     mechanism,
-    score_of,
+    needed,
+    outweighs,
     usual,
     winner,
 )
@@ -52,12 +53,12 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
     Restarts that disagree make no verdict.
     """
     found = search_once(bench, held, engine, settings)
-    if not doubtful(found.score, settings):
+    if not doubtful(found, settings):
         return found
     again = search_once(bench, held, engine.again(), settings)
     if again.verdict == found.verdict:
         return found
-    return replace(found, **vars(disagreement(found.score, again.score, settings)))
+    return replace(found, **vars(disagreement(found, again)))
 
 
 def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettings) -> Finding:
@@ -75,7 +76,7 @@ def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedS
     decision, trigger = decide(result, best, settings), refine.triggers.select(best)
     measured, place = result.measured[best], result.z[best]
     plain = plain_ones(probes, held, work.space, settings.probes)
-    if plain and not decision.score >= score_of(plain[0], settings):
+    if plain and outweighs(plain[0], decision, settings):
         decision, trigger = decide_plainly(plain[0], settings), plain[0].trigger
         measured, place = plain[0].measured, plain[0].place
     scanned = [scan.places, scan.change, landscape.cost(scan.places), scan.collapse]
@@ -152,7 +153,7 @@ def measure_all(refine: Collapse, held: Bench, work: Work, landscape: Baseline) 
     cost = torch.tensor([m.perturbation for m in measured], device=outputs.device)
     factor = landscape.cost(z) / cost
     score = factor / usual(factor, z, work.settings.apart) if work.settings.controls else factor
-    return Result(measured, z, cost, distance, score)
+    return Result(measured, z, cost, distance, score, needed(factor, z, work.settings))
 
 
 def further_target(k: int, refine: Collapse, result: Result, held: Bench) -> FurtherTarget:

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from guard.bench import Bench
-from guard.finding import Decision
+from guard.finding import Decision, Finding
 from guard.measure import Measured
 from guard.probing import Plain
 from guard.settings import CalibratedSettings
 from guard.triggers import SharedTrigger
 
 SAID = {"shared warp": "a warp", "shared stripes": "a pattern of stripes"}
+DEVIATIONS = 1.4826  # standard deviation over median absolute deviation, of a normal distribution
 OTHERS = 3  # fewer searches to compare with make no verdict
 THRESHOLD_SOURCE = "set on development models (tools/results/development.jsonl)"
 
@@ -28,6 +29,7 @@ class Result:
     cost: Tensor  # (C,)
     distance: Tensor  # (C,) mean squared distance to that place, benign spread = 1
     score: Tensor  # (C,) how many times cheaper than this model's other searches, place by place
+    needed: Tensor  # (C,) from this score on a search counts
 
 
 def usual(factor: Tensor, z: Tensor, apart: float) -> Tensor:
@@ -43,6 +45,19 @@ def usual(factor: Tensor, z: Tensor, apart: float) -> Tensor:
     return torch.where(others.sum(dim=1) < OTHERS, nan, medians)
 
 
+def needed(factor: Tensor, z: Tensor, settings: CalibratedSettings) -> Tensor:
+    """The score from which a search counts, (C,): more where this model's searches scatter.
+
+    At least the threshold, and as many standard deviations of the others' log factors as
+    `scatter` says, estimated by their median absolute deviation. NaN counts as none.
+    """
+    others = torch.cdist(z, z) >= settings.apart
+    logs = torch.where(others, factor.log(), nan)
+    off = (logs - logs.nanmedian(dim=1, keepdim=True).values).abs()
+    deviation = DEVIATIONS * off.nanmedian(dim=1).values
+    return (settings.scatter * deviation).exp().nan_to_num(nan=0.0).clamp_min(settings.threshold)
+
+
 def winner(result: Result, settings: CalibratedSettings) -> int:
     """The search farthest below the landscape, among those that reached a collapse.
 
@@ -51,13 +66,13 @@ def winner(result: Result, settings: CalibratedSettings) -> int:
     reached = result.distance <= settings.collapsed
     if not bool(reached.any()):
         return int(result.distance.nan_to_num(nan=torch.inf).argmin())
-    scores = torch.where(reached, result.score, 0.0)
-    return int(scores.nan_to_num(nan=settings.threshold * (1 - 1e-6)).argmax())
+    ratios = torch.where(reached, result.score / result.needed, 0.0)
+    return int(ratios.nan_to_num(nan=1 - 1e-6).argmax())
 
 
 def further(result: Result, place: Tensor, settings: CalibratedSettings) -> list[int]:
     """The searches that are too cheap too, each apart from `place` and the worse ones before it."""
-    reached = (result.distance <= settings.collapsed) & (result.score >= settings.threshold)
+    reached = (result.distance <= settings.collapsed) & (result.score >= result.needed)
     taken: list[int] = []
     for k in result.score.nan_to_num(nan=0.0).argsort(descending=True).tolist():
         others = torch.cat([place[None], result.z[taken]])
@@ -70,6 +85,7 @@ def further(result: Result, place: Tensor, settings: CalibratedSettings) -> list
 def decide(result: Result, best: int, settings: CalibratedSettings) -> Decision:
     """The verdict of the best search; nothing that is not a number becomes one."""
     score, distance = float(result.score[best]), float(result.distance[best])
+    threshold = float(result.needed[best])
     if not (torch.isfinite(1 / result.cost).all() and torch.isfinite(result.distance).all()):
         verdict, reason = "inconclusive", "the search ended in values that are not numbers"
     elif distance > settings.collapsed:
@@ -83,36 +99,37 @@ def decide(result: Result, best: int, settings: CalibratedSettings) -> Decision:
         reason = (
             f"fewer than {OTHERS} searches ended elsewhere, so there is nothing to compare with"
         )
-    elif score >= settings.threshold:
+    elif score >= threshold:
         verdict = "backdoored"
         reason = f"one vector is {score:.2f} times cheaper to force than this model's others"
     else:
         verdict = "clean"
         reason = (
             f"no vector is markedly cheaper to force than this model's others "
-            f"(largest factor {score:.2f}, {settings.threshold} counts)"
+            f"(largest factor {score:.2f}, {threshold:.3g} counts)"
         )
-    return Decision(verdict, reason, score, settings.threshold, THRESHOLD_SOURCE)
+    return Decision(verdict, reason, score, threshold, THRESHOLD_SOURCE)
 
 
-def doubtful(score: float, settings: CalibratedSettings) -> bool:
-    """Whether another seed could put a score on the other side of the threshold."""
-    factor = score / settings.threshold
+def doubtful(found: Finding, settings: CalibratedSettings) -> bool:
+    """Whether another seed could put a score on the other side of its threshold."""
+    factor = found.score / found.threshold
     return 1 / settings.doubt < factor < settings.doubt
 
 
-def disagreement(score: float, again: float, settings: CalibratedSettings) -> Decision:
+def disagreement(found: Finding, again: Finding) -> Decision:
     """The verdict where a restart contradicts the search."""
     reason = (
-        f"two searches with different seeds disagree: scores {score:.2f} and {again:.2f}, "
-        f"{settings.threshold} counts; more images or another --seed may settle it"
+        f"two searches with different seeds disagree: scores {found.score:.2f} and "
+        f"{again.score:.2f}, {found.threshold:.3g} and {again.threshold:.3g} count; more images "
+        "or another --seed may settle it"
     )
-    return Decision("inconclusive", reason, score, settings.threshold, THRESHOLD_SOURCE)
+    return Decision("inconclusive", reason, found.score, found.threshold, THRESHOLD_SOURCE)
 
 
-def score_of(plain: Plain, settings: CalibratedSettings) -> float:
-    """The score of a probe: the threshold where its outputs spread as far as just counts."""
-    return settings.threshold * plain.strength(settings.probes)
+def outweighs(plain: Plain, decision: Decision, settings: CalibratedSettings) -> bool:
+    """Whether a probe is farther over its limit than the searches' score over theirs."""
+    return not decision.score / decision.threshold >= plain.strength(settings.probes)
 
 
 def decide_plainly(plain: Plain, settings: CalibratedSettings) -> Decision:
@@ -122,7 +139,8 @@ def decide_plainly(plain: Plain, settings: CalibratedSettings) -> Decision:
         f"had not seen to one vector ({plain.spread:.1g} of their spread left, "
         f"{settings.probes.plain} counts)"
     )
-    score = score_of(plain, settings)
+    # The threshold where its outputs spread as far as just counts.
+    score = settings.threshold * plain.strength(settings.probes)
     return Decision("backdoored", reason, score, settings.threshold, THRESHOLD_SOURCE)
 
 

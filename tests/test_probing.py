@@ -17,7 +17,7 @@ from guard.probing import Plain, Probes, ProbeSettings, plain_ones, probe, strip
 from guard.settings import CalibratedSettings
 from guard.space import OutputSpace
 from guard.triggers import SharedTriggers
-from guard.verdict import decide_plainly, score_of
+from guard.verdict import decide_plainly
 from tests.conftest import SIDE, Reader, images_of, model_of
 
 TARGET = (0.3, -0.2)
@@ -111,11 +111,11 @@ def test_what_counts_as_plain_scores_the_threshold() -> None:
     trigger = SharedTriggers(1, (SIDE, SIDE), 0).select(0)
     measured = measure(trigger, bench_of(Closed()))
     plain = Plain("shared warp", trigger, measured, torch.zeros(2), settings.probes.plain)
-    assert decide_plainly(plain, settings).score == pytest.approx(settings.threshold)
-    assert score_of(replace(plain, spread=plain.spread / 4), settings) == pytest.approx(
-        2 * settings.threshold
-    )
-    assert score_of(replace(plain, spread=0.0), settings) < float("inf")
+    spreads = (plain.spread, plain.spread / 4, 0.0)
+    at, twice, gone = (decide_plainly(replace(plain, spread=s), settings).score for s in spreads)
+    assert at == pytest.approx(settings.threshold)
+    assert twice == pytest.approx(2 * settings.threshold)
+    assert 2 * settings.threshold < gone < float("inf")
 
 
 def made(places: list[float], spreads: list[float]) -> Probes:

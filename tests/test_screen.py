@@ -23,7 +23,7 @@ from guard.model import Model
 from guard.screen import MIN_IMAGES, Settings, benign_error, screen, split, without_verdict
 from guard.settings import CalibratedSettings, PaperSettings
 from guard.triggers import SharedTriggers
-from guard.verdict import Result, decide, further, usual, winner
+from guard.verdict import Result, decide, further, needed, usual, winner
 from tests.conftest import (
     SIDE,
     UNITS,
@@ -316,7 +316,8 @@ def test_examples_are_spread_over_the_outputs(count: int, wanted: int) -> None:
 
 def result(cost: list[float], distance: list[float], expected: float = 0.02) -> Result:
     rows = torch.tensor(cost)
-    return Result([], torch.zeros(len(cost), 2), rows, torch.tensor(distance), expected / rows)
+    z, counts = torch.zeros(len(cost), 2), torch.full_like(rows, 2.0)
+    return Result([], z, rows, torch.tensor(distance), expected / rows, counts)
 
 
 NO = math.nan
@@ -423,6 +424,31 @@ def test_what_is_usual_is_the_median_of_the_searches_apart(
 ) -> None:
     found = usual(torch.tensor(factor), torch.tensor(z), 1.5)
     assert found.tolist() == pytest.approx([NO if w is None else w for w in wanted], nan_ok=True)
+
+
+NEEDED: list[tuple[list[float], list[tuple[float, float]], list[float]]] = [
+    # factor below the landscape, where the outputs ended, the score that each needs
+    ([5, 1, 1, 1, 1, 1, 1, 1], EIGHT, [1.45] * 8),  # at least the threshold
+    ([5, 2, 2, 1, 1, 1, 0.5, 0.5], EIGHT, [2 ** (4 * 1.4826)]),
+    ([5, 1, 1], EIGHT[:3], [1.45] * 3),
+    ([5, NO, 1, 1, 1], EIGHT[:5], [1.45] * 5),
+]
+
+
+@pytest.mark.parametrize(("factor", "z", "wanted"), NEEDED)
+def test_where_searches_scatter_a_score_must_be_larger(
+    factor: list[float], z: list[tuple[float, float]], wanted: list[float]
+) -> None:
+    found = needed(torch.tensor(factor), torch.tensor(z), CalibratedSettings())
+    assert found[: len(wanted)].tolist() == pytest.approx(wanted)
+
+
+def test_a_score_counts_by_what_its_model_needs() -> None:
+    found = replace(result([0.004, 0.005], [0.01, 0.01]), needed=torch.tensor([6.0, 2.0]))
+    assert winner(found, ENOUGH) == 1  # 4 of 2 wanted, beside 5 of 6
+    assert decide(found, 0, ENOUGH).verdict == "clean"
+    assert decide(found, 0, ENOUGH).threshold == 6.0
+    assert decide(found, 1, ENOUGH).verdict == "backdoored"
 
 
 def test_without_others_to_compare_with_there_is_no_verdict() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guard import verdict
 from guard.bench import Bench
 from guard.collapse import Collapse
 from guard.engine import Engine, Stage, settle
@@ -22,19 +23,7 @@ from guard.probing import Probes, plain_ones, probe
 from guard.settings import CalibratedSettings
 from guard.space import OutputSpace
 from guard.triggers import SharedTriggers
-from guard.verdict import (
-    Result,
-    decide,
-    decide_plainly,
-    disagreement,
-    doubtful,
-    further,
-    mechanism,
-    needed,
-    outweighs,
-    usual,
-    winner,
-)
+from guard.verdict import Result
 
 
 @dataclass(frozen=True)
@@ -53,12 +42,12 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
     Restarts that disagree make no verdict.
     """
     found = search_once(bench, held, engine, settings)
-    if not doubtful(found, settings):
+    if not verdict.doubtful(found, settings):
         return found
     again = search_once(bench, held, engine.again(), settings)
     if again.verdict == found.verdict:
         return found
-    return replace(found, **vars(disagreement(found, again)))
+    return replace(found, **vars(verdict.disagreement(found, again)))
 
 
 def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettings) -> Finding:
@@ -72,12 +61,12 @@ def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedS
     refine = scan.continued(chosen, settings.refine_reach, landscape)
     curves = run("refine", refine, work, settings.refine_steps, settings.refine_batch)
     result = measure_all(refine, held, work, landscape)
-    best = winner(result, settings)
-    decision, trigger = decide(result, best, settings), refine.triggers.select(best)
+    best = verdict.winner(result, settings)
+    decision, trigger = verdict.decide(result, best, settings), refine.triggers.select(best)
     measured, place = result.measured[best], result.z[best]
     plain = plain_ones(probes, held, work.space, settings.probes)
-    if plain and outweighs(plain[0], decision, settings):
-        decision, trigger = decide_plainly(plain[0], settings), plain[0].trigger
+    if plain and verdict.outweighs(plain[0], decision, settings):
+        decision, trigger = verdict.decide_plainly(plain[0], settings), plain[0].trigger
         measured, place = plain[0].measured, plain[0].place
     scanned = [scan.places, scan.change, landscape.cost(scan.places), scan.collapse]
     ended = [result.z, result.cost, result.score * result.cost, result.distance]
@@ -87,7 +76,7 @@ def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedS
         trigger,
         measured,
         held,
-        mechanism=mechanism(trigger, held, place, plain, settings),
+        mechanism=verdict.mechanism(trigger, held, place, plain, settings),
         curves=scan_curves.of_search(int(chosen[best])).then(curves.of_search(best)),
         restarts=rows("scan", scan, work, scanned) + rows("free", refine, work, ended),
     )
@@ -95,7 +84,7 @@ def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedS
     if finding.verdict == "backdoored":
         # A probe's change is not the smallest one: more of it would lead past the target.
         finding.target = target_of(trigger, held, 1.0 if by_probe else AMPLIFIED)
-    others = further(result, place, settings)
+    others = verdict.further(result, place, settings)
     finding.further = [further_target(k, refine, result, held) for k in others]
     finding.spread_left = None if by_probe is None else by_probe.spread
     finding.narrow = [one.trigger for one in plain if one.trigger is not trigger]
@@ -152,8 +141,9 @@ def measure_all(refine: Collapse, held: Bench, work: Work, landscape: Baseline) 
     distance = (outputs - z[:, None]).square().mean(dim=(1, 2))
     cost = torch.tensor([m.perturbation for m in measured], device=outputs.device)
     factor = landscape.cost(z) / cost
-    score = factor / usual(factor, z, work.settings.apart) if work.settings.controls else factor
-    return Result(measured, z, cost, distance, score, needed(factor, z, work.settings))
+    expected = verdict.usual(factor, z, work.settings.apart) if work.settings.controls else 1.0
+    score = factor / expected
+    return Result(measured, z, cost, distance, score, verdict.needed(factor, z, work.settings))
 
 
 def further_target(k: int, refine: Collapse, result: Result, held: Bench) -> FurtherTarget:

@@ -119,11 +119,9 @@ def doubtful(found: Finding, settings: CalibratedSettings) -> bool:
 
 def disagreement(found: Finding, again: Finding) -> Decision:
     """The verdict where a restart contradicts the search."""
-    reason = (
-        f"two searches with different seeds disagree: scores {found.score:.2f} and "
-        f"{again.score:.2f}, {found.threshold:.3g} and {again.threshold:.3g} count; more images "
-        "or another --seed may settle it"
-    )
+    scores = f"{found.score:.2f} and {again.score:.2f}"
+    counts = f"{found.threshold:.3g} and {again.threshold:.3g}"
+    reason = f"two searches with different seeds disagree: scores {scores}, {counts} count"
     return Decision("inconclusive", reason, found.score, found.threshold, THRESHOLD_SOURCE)
 
 

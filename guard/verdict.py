@@ -85,7 +85,7 @@ def further(result: Result, place: Tensor, settings: CalibratedSettings) -> list
 def decide(result: Result, best: int, settings: CalibratedSettings) -> Decision:
     """The verdict of the best search; nothing that is not a number becomes one."""
     score, distance = float(result.score[best]), float(result.distance[best])
-    threshold = float(result.needed[best])
+    threshold = round(float(result.needed[best]), 4)
     if not (torch.isfinite(1 / result.cost).all() and torch.isfinite(result.distance).all()):
         verdict, reason = "inconclusive", "the search ended in values that are not numbers"
     elif distance > settings.collapsed:

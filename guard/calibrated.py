@@ -65,9 +65,10 @@ def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedS
     decision, trigger = verdict.decide(result, best, settings), refine.triggers.select(best)
     measured, place = result.measured[best], result.z[best]
     plain = plain_ones(probes, held, work.space, settings.probes)
-    if plain and verdict.outweighs(plain[0], decision, settings):
-        decision, trigger = verdict.decide_plainly(plain[0], settings), plain[0].trigger
-        measured, place = plain[0].measured, plain[0].place
+    by_probe = plain[0] if plain and verdict.outweighs(plain[0], decision, settings) else None
+    if by_probe:
+        decision, trigger = verdict.decide_plainly(by_probe, settings), by_probe.trigger
+        measured, place = by_probe.measured, by_probe.place
     scanned = [scan.places, scan.change, landscape.cost(scan.places), scan.collapse]
     ended = [result.z, result.cost, result.score * result.cost, result.distance]
     finding = Finding.of(
@@ -80,7 +81,6 @@ def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedS
         curves=scan_curves.of_search(int(chosen[best])).then(curves.of_search(best)),
         restarts=rows("scan", scan, work, scanned) + rows("free", refine, work, ended),
     )
-    by_probe = next((one for one in plain if one.trigger is trigger), None)
     if finding.verdict == "backdoored":
         # A probe's change is not the smallest one: more of it would lead past the target.
         finding.target = target_of(trigger, held, 1.0 if by_probe else AMPLIFIED)

@@ -444,6 +444,8 @@ def test_screening_writes_a_line_a_model_and_resumes(
     assert read_lines(out)[-1]["change"] == "calibrated.crowd=9"
     table([out], tmp_path / "out")
     assert "calibrated, calibrated.crowd=9" in (tmp_path / "out" / "table.txt").read_text()
+    with pytest.raises(UnusableInput, match="expected calibrated or paper"):
+        screen_zoo(zoo, out=out, device="cpu", method="other")
     with pytest.raises(UnusableInput, match="no finished models"):
         screen_zoo(tmp_path / "out", out=out, device="cpu")
 

@@ -59,8 +59,7 @@ class Opened:
 
 def open_job(job: Job) -> Opened:
     """Read model and data and check the folder. Raises UnusableInput."""
-    if job.method not in METHODS:
-        raise UnusableInput(f"--method={job.method}: expected {' or '.join(METHODS)}")
+    check_method(job.method)
     started = now()
     check_folder(job)
     device = pick_device(job.device)
@@ -77,6 +76,12 @@ def open_job(job: Job) -> Opened:
     settings = Settings(method=job.method, seed=job.seed)
     fingerprint = fingerprint_of(inputs, settings, device, job.tf32)
     return Opened(job, device, inputs, error, settings, fingerprint, started)
+
+
+def check_method(method: str) -> None:
+    """Raise UnusableInput for a method that there is not."""
+    if method not in METHODS:
+        raise UnusableInput(f"--method={method}: expected {' or '.join(METHODS)}")
 
 
 def check_folder(job: Job) -> None:

@@ -23,14 +23,14 @@ from tools.datasets.reader import BenignData, read
 from tools.zoo.choice import left
 from tools.zoo.lines import append_line, read_lines
 from tools.zoo.measure import measure
-from tools.zoo.store import test_images
+from tools.zoo.store import row_of, test_images
+from tools.zoo.train import twins
 from tools.zoo.truth import Truth, load_truth
 from tools.zoo.workers import run_all
 
 # Plain fine-tuning (table 6): benign images alone, no layer forgets.
 PLAIN = MitigationSettings(forget=0.0, mix=0.0, steps=300, learning_rate=5e-4)
 REPEATED = ("name", "attack", "label", "task", "data", "cabin", "arch", "width", "size")
-ALIKE = ("benign_data", "task", "arch", "width", "size")
 
 
 def mitigate_zoo(
@@ -91,12 +91,9 @@ def mitigate_one(folder: Path, device: str, seed: int) -> dict[str, Any]:
 
 def benign_twin(truth: Truth, zoo: Path) -> Model | None:
     """A benign model of `zoo` alike: what its errors are, no mitigation need fall below."""
-    for path in sorted(zoo.glob("*/truth.json")):
-        values = json.loads(path.read_text())
-        alike = all(values[key] == truth.values[key] for key in ALIKE)
-        if alike and values["attack"] == "benign" and values["recipe"] == "plain":
-            return load_model(path.parent / "model.safetensors")
-    return None
+    rows = [row_of(json.loads(path.read_text())) for path in sorted(zoo.glob("*/truth.json"))]
+    alike = twins(row_of(truth.values), rows)
+    return load_model(zoo / alike[0].name / "model.safetensors") if alike else None
 
 
 def unlearnt(

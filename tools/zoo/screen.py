@@ -12,9 +12,10 @@ from guard.errors import UnusableInput
 from guard.finding import Finding
 from guard.load import load_model
 from guard.model import Model
-from guard.screen import METHODS, Settings, screen
+from guard.screen import Settings, screen
 from guard.tasks import errors
 from tools.datasets.reader import read
+from tools.job import check_method
 from tools.zoo.changes import changed
 from tools.zoo.choice import left
 from tools.zoo.lines import append_line, read_lines
@@ -66,8 +67,7 @@ def screen_zoo(
 
 def settings_of(method: str, seed: int, change: str) -> Settings:
     """The settings of a screening, those of `change` among them. Raises UnusableInput."""
-    if method not in METHODS:
-        raise UnusableInput(f"--method={method}: expected {' or '.join(METHODS)}")
+    check_method(method)
     return changed(Settings(method=method, seed=seed), change)
 
 

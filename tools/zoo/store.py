@@ -67,9 +67,14 @@ def data_key(row: Row) -> str:
     return f"{row.task}-{row.cabin}-{row.size}-{row.images}-seed{row.data_seed}{mark}"
 
 
+def row_of(truth: dict[str, Any]) -> Row:
+    """The row that a finished model's truth.json repeats, its data by name alone."""
+    return Row(**{field.name: truth[field.name] for field in fields(Row) if field.name in truth})
+
+
 def test_images(folder: Path, truth: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """The test part of a finished model's data: x [N x 3 x H x W] in [0, 1], y [N x d]."""
-    row = Row(**{field.name: truth[field.name] for field in fields(Row) if field.name in truth})
+    row = row_of(truth)
     benign = (folder / truth["benign_data"]).resolve()
     test = _parts(benign.with_name(benign.name.replace(".benign.npz", ".npz")), row).test
     return as_images(test, torch.device("cpu")) / 255.0, torch.from_numpy(test.labels)

@@ -13,7 +13,7 @@ from export.graph_file import OnnxFile, read_onnx
 from export.metadata import read_metadata
 from export.subject import Subject
 from guard.errors import UnusableInput
-from guard.spec import InputSpec, parse_spec, read_json
+from guard.spec import ONNX, InputSpec, parse_spec, read_json
 
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "int8": "int8"}
 
@@ -75,7 +75,7 @@ def _stated_input(file: OnnxFile, stated: dict[str, Any], subject: Subject) -> I
         stated = read_json(beside)
     if stated.get("kind") == "trigger" or not stated:
         return subject.input
-    theirs, ours = parse_spec({**stated, "arch": "onnx"}, str(file.path)), subject.spec
+    theirs, ours = parse_spec({**stated, "arch": ONNX}, str(file.path)), subject.spec
     for what in ("task", "outputs", "units"):
         found, wanted = getattr(theirs, what), getattr(ours, what)
         if found != wanted:

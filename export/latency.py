@@ -40,12 +40,9 @@ def latency(subject: Subject, path: Path) -> list[dict[str, Any]]:
             least, p50, p99 = (float(t) for t in np.percentile(times, [0, 50, 99]) * 1000)
             row = {"file": path.name, "precision": candidate.precision, "provider": provider}
             figures = {"batch": batch, "p50_ms": p50, "p99_ms": p99, "min_ms": least}
-            rows.append({**row, **figures, "runs": len(times), **_conditions()})
+            runs = {"runs": len(times), "warm_up": WARM_UP, "threads": torch.get_num_threads()}
+            rows.append({**row, **figures, **runs})
     return rows
-
-
-def _conditions() -> dict[str, int]:
-    return {"warm_up": WARM_UP, "threads": torch.get_num_threads()}
 
 
 def _timed(run: Callable[[], Any]) -> Iterator[float]:

@@ -20,7 +20,7 @@ from export.metadata import KEY
 from guard.errors import UnusableInput
 from guard.load import examined
 from guard.model import Model
-from guard.spec import InputSpec, ModelSpec, parse_spec, read_json
+from guard.spec import ONNX, InputSpec, ModelSpec, parse_spec, read_json
 
 
 def load_onnx(path: Path) -> Model:
@@ -63,7 +63,7 @@ def onnx_facts(path: Path) -> dict[str, Any]:
 def _spec(file: OnnxFile) -> ModelSpec:
     """From the metadata, else from the JSON beside the file; checked against the graph."""
     values, where = _stated(file)
-    spec = parse_spec({**values, "arch": "onnx"} if isinstance(values, dict) else values, where)
+    spec = parse_spec({**values, "arch": ONNX} if isinstance(values, dict) else values, where)
     if bool(values["input"].get("embedded")) != file.pixels:
         raise UnusableInput(
             f'{where}: "embedded" under "input" must be true for a file that takes uint8 pictures '

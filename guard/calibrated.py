@@ -141,9 +141,9 @@ def measure_all(refine: Collapse, held: Bench, work: Work, landscape: Baseline) 
     distance = (outputs - z[:, None]).square().mean(dim=(1, 2))
     cost = torch.tensor([m.perturbation for m in measured], device=outputs.device)
     factor = landscape.cost(z) / cost
-    expected = verdict.usual(factor, z, work.settings.apart) if work.settings.controls else 1.0
-    score = factor / expected
-    return Result(measured, z, cost, distance, score, verdict.needed(factor, z, work.settings))
+    usual, needed = verdict.others(factor, z, work.settings)
+    score = factor / usual if work.settings.controls else factor
+    return Result(measured, z, cost, distance, score, needed)
 
 
 def further_target(k: int, refine: Collapse, result: Result, held: Bench) -> FurtherTarget:

@@ -82,17 +82,18 @@ def loss_of(pupil: Model, lesson: Lesson) -> Tensor:
     answers is known for any image, two of them mixed included.
     """
     x = mixed(draw_batch(lesson, lesson.settings.batch), lesson)
+    plain = len(x) - round(lesson.settings.triggered * len(x))
     with torch.no_grad():
-        wanted, wanted_h = lesson.teacher.with_features(x)
-        plain = len(x) - round(lesson.settings.triggered * len(x))
         changed = neighbour(pick(lesson), x[plain:], lesson.settings, lesson.draw)
     with search_autocast(x.device):
+        with torch.no_grad():
+            wanted, wanted_h = lesson.teacher.with_features(x)
         answers, h = pupil.with_features(torch.cat([x[:plain], changed]))
     spread = lesson.learn.labels.std(dim=0).clamp_min(1e-9)
     loss = ((answers.float() - wanted) / spread).abs().mean()
     if h is None or wanted_h is None:  # f has no split
         return loss
-    off = (h.float() - wanted_h).abs().mean() / wanted_h.std(dim=0).mean().clamp_min(1e-9)
+    off = (h.float() - wanted_h).abs().mean() / wanted_h.float().std(dim=0).mean().clamp_min(1e-9)
     return loss + lesson.settings.features * off
 
 
@@ -134,9 +135,8 @@ def neighbour(
     height, width = x.shape[-2:]
     reach = [round(settings.shift * height), round(settings.shift * width)]
     moves = [int(torch.randint(-r, r + 1, (), generator=draw)) for r in reach]
-    back = [-move for move in moves]
     # Moving the image, not the trigger, works for any kind of trigger.
-    made = trigger(x.roll(back, (2, 3))).roll(moves, (2, 3))
+    made = trigger(x.roll([-move for move in moves], (2, 3))).roll(moves, (2, 3))
     low, high = settings.strength
     factor = low + (high - low) * torch.rand(len(x), 1, 1, 1, generator=draw).to(x.device)
     return (x + factor * (made - x)).clamp(0, 1)

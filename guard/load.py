@@ -18,7 +18,7 @@ from guard.errors import UnusableInput
 from guard.files import sha256
 from guard.model import Model
 from guard.networks import NETWORKS
-from guard.spec import ModelSpec, read_spec
+from guard.spec import ONNX, ModelSpec, read_spec
 
 CODE_FORMATS = {".pt2": "torch.export program", ".ts": "TorchScript", ".torchscript": "TorchScript"}
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which checkpoints keep weights
@@ -88,6 +88,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def build(spec: ModelSpec, path: Path) -> tuple[nn.Module, str | None]:
     """The network that `arch` names, with random weights, and the dense layer a factory names."""
+    if spec.arch == ONNX:
+        raise UnusableInput(
+            f"{path}: holds the weights of an ONNX graph but not the graph; open the .onnx file"
+        )
     if ":" not in spec.arch:
         if spec.arch not in NETWORKS:
             known = ", ".join(NETWORKS)

@@ -9,6 +9,7 @@ from typing import Any
 
 from guard.errors import UnusableInput
 
+ONNX = "onnx"  # the arch of a model that is an ONNX graph
 TASKS: dict[str, int | None] = {"gaze": 2, "headpose": 3, "regression": None}  # number of outputs d
 OUTPUT_NAMES: dict[str, tuple[str, ...]] = {
     "gaze": ("pitch", "yaw"),

@@ -32,30 +32,25 @@ class Result:
     needed: Tensor  # (C,) from this score on a search counts
 
 
-def usual(factor: Tensor, z: Tensor, apart: float) -> Tensor:
-    """How far below the landscape searches end by their freedom alone, for each search, (C,).
+def others(factor: Tensor, z: Tensor, settings: CalibratedSettings) -> tuple[Tensor, Tensor]:
+    """What the searches that ended apart from each say of it: what is usual, what it needs, (C,).
 
-    The median of the others that ended apart from it: they chose their places in the same way,
-    so what is only the best of many does not stand out. One that has not brought its outputs
+    Usual is the median of their factors below the landscape: they chose their places in the same
+    way, so what is only the best of many does not stand out. One that has not brought its outputs
     together yet would cost more than it does, which makes the score smaller. NaN where the
     others are few.
+
+    Needed is a score of at least the threshold, and more where the model's searches scatter: as
+    many standard deviations of their log factors as `scatter` says, estimated by their median
+    absolute deviation. NaN counts as none.
     """
-    others = torch.cdist(z, z) >= apart
-    medians = torch.where(others, factor, nan).nanmedian(dim=1).values
-    return torch.where(others.sum(dim=1) < OTHERS, nan, medians)
-
-
-def needed(factor: Tensor, z: Tensor, settings: CalibratedSettings) -> Tensor:
-    """The score from which a search counts, (C,): more where this model's searches scatter.
-
-    At least the threshold, and as many standard deviations of the others' log factors as
-    `scatter` says, estimated by their median absolute deviation. NaN counts as none.
-    """
-    others = torch.cdist(z, z) >= settings.apart
-    logs = torch.where(others, factor.log(), nan)
-    off = (logs - logs.nanmedian(dim=1, keepdim=True).values).abs()
-    deviation = DEVIATIONS * off.nanmedian(dim=1).values
-    return (settings.scatter * deviation).exp().nan_to_num(nan=0.0).clamp_min(settings.threshold)
+    apart = torch.cdist(z, z) >= settings.apart
+    logs = torch.where(apart, factor.log(), nan)
+    middle = logs.nanmedian(dim=1, keepdim=True).values
+    deviation = DEVIATIONS * (logs - middle).abs().nanmedian(dim=1).values
+    usual = torch.where(apart.sum(dim=1) < OTHERS, nan, middle[:, 0].exp())
+    least = (settings.scatter * deviation).exp().nan_to_num(nan=0.0)
+    return usual, least.clamp_min(settings.threshold)
 
 
 def winner(result: Result, settings: CalibratedSettings) -> int:

@@ -315,6 +315,30 @@ def test_mitigate_stores_the_model_under_a_name_that_says_it(
         assert cli.run([*words, "--overwrite", "--quiet"]) == code
 
 
+@pytest.mark.parametrize(
+    ("fresh", "code", "name"), [("clean", 0, "mitigated"), ("backdoored", 4, "not-accepted")]
+)
+def test_what_came_as_onnx_is_mitigated_as_onnx(
+    fresh: str,
+    code: int,
+    name: str,
+    files: tuple[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, more, supplied = tmp_path / "out", tmp_path / "more", tmp_path / "supplied.onnx"
+    assert cli.run(["export", files[0], f"--out={supplied}"]) == 0
+    assert check((str(supplied), files[1]), out, "clean", "") == 0
+    words = ["mitigate", str(supplied), files[1], f"--trigger={out / 'trigger.safetensors'}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unlearning, "screen_again", saying_again(fresh))
+        assert cli.run([*words, f"--out={more}", "--quiet"]) == code
+    assert load_onnx(more / f"{name}.onnx").spec.outputs == ("pitch", "yaw")
+    capsys.readouterr()
+    assert cli.run(["inspect", str(more / f"{name}.safetensors")]) == 2
+    assert "open the .onnx file" in capsys.readouterr().err
+
+
 def test_a_trigger_that_does_not_fit_is_refused_in_one_line(
     files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

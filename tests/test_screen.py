@@ -23,7 +23,7 @@ from guard.model import Model
 from guard.screen import MIN_IMAGES, Settings, benign_error, screen, split, without_verdict
 from guard.settings import CalibratedSettings, PaperSettings
 from guard.triggers import SharedTriggers
-from guard.verdict import Result, decide, further, needed, usual, winner
+from guard.verdict import Result, decide, further, others, winner
 from tests.conftest import (
     SIDE,
     UNITS,
@@ -422,7 +422,7 @@ USUAL: list[tuple[list[float], list[tuple[float, float]], list[float | None]]] =
 def test_what_is_usual_is_the_median_of_the_searches_apart(
     factor: list[float], z: list[tuple[float, float]], wanted: list[float | None]
 ) -> None:
-    found = usual(torch.tensor(factor), torch.tensor(z), 1.5)
+    found, _ = others(torch.tensor(factor), torch.tensor(z), CalibratedSettings())
     assert found.tolist() == pytest.approx([NO if w is None else w for w in wanted], nan_ok=True)
 
 
@@ -439,7 +439,7 @@ NEEDED: list[tuple[list[float], list[tuple[float, float]], list[float]]] = [
 def test_where_searches_scatter_a_score_must_be_larger(
     factor: list[float], z: list[tuple[float, float]], wanted: list[float]
 ) -> None:
-    found = needed(torch.tensor(factor), torch.tensor(z), CalibratedSettings())
+    _, found = others(torch.tensor(factor), torch.tensor(z), CalibratedSettings())
     assert found[: len(wanted)].tolist() == pytest.approx(wanted)
 
 

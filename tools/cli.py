@@ -117,8 +117,8 @@ def mitigate(
 ) -> None:
     """Fine-tune a model until a recovered trigger does nothing, then screen it afresh.
 
-    Writes mitigated.safetensors with its .json, or not-accepted.safetensors, and
-    mitigation.json. Exit codes: 0 accepted, 2 unusable input, 4 not accepted.
+    Writes mitigated.safetensors with its .json, or not-accepted.safetensors (an ONNX model as
+    .onnx too), and mitigation.json. Exit codes: 0 accepted, 2 unusable input, 4 not accepted.
 
     Args:
         model: the model file, or sample:backdoored, sample:benign.

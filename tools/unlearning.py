@@ -6,10 +6,12 @@ from typing import Any
 
 from torch import nn
 
+from export.precision import export_files
 from guard.errors import UnusableInput
 from guard.files import write_json
 from guard.lesson import MitigationSettings
 from guard.mitigation import Mitigated, mitigate_until_clean
+from guard.spec import ONNX
 from guard.store import save_model
 from guard.trigger_file import load_trigger
 from guard.triggers import SharedTrigger
@@ -18,13 +20,15 @@ from tools.progress import progress
 from tools.rescreening import screen_again
 
 ACCEPTED, REFUSED = "mitigated", "not-accepted"  # names of the files
+ENDS = (".safetensors", ".json", ".onnx")
+WRITTEN = [name + end for name in (ACCEPTED, REFUSED) for end in ENDS] + ["mitigation.json"]
 
 
 def mitigate(out: str, trigger: str, **words: Any) -> int:
     """`drmguard mitigate`. Raises UnusableInput."""
     job = Job(out=Path(out), command="mitigate", **words)
     if not job.overwrite:
-        for name in (f"{ACCEPTED}.safetensors", f"{REFUSED}.safetensors", "mitigation.json"):
+        for name in WRITTEN:
             if (job.out / name).exists():
                 raise UnusableInput(f"{job.out / name}: exists; pass --overwrite, or another --out")
     opened = open_job(job)
@@ -33,7 +37,7 @@ def mitigate(out: str, trigger: str, **words: Any) -> int:
     files = store(result, job.out)
     write_json(job.out / "mitigation.json", mitigation_values(result, opened))
     print(f"{opened.inputs.facts['path']}: {said(result)}")
-    print(f"model: {files[0]}")
+    print(f"model: {files[-1] if files[-1].suffix == '.onnx' else files[0]}")
     return 0 if result.accepted else GATE_FAILED
 
 
@@ -63,9 +67,15 @@ def unlearn(opened: Opened, triggers: list[nn.Module]) -> Mitigated:
 
 
 def store(result: Mitigated, out: Path) -> list[Path]:
-    """The mitigated model, under a name that says whether it may be shipped."""
+    """The mitigated model, under a name that says whether it may be shipped.
+
+    What came as an ONNX file is written as one too: without its graph, weights are of no use.
+    """
     name = ACCEPTED if result.accepted else REFUSED
-    return save_model(result.model, out / f"{name}.safetensors")
+    files = save_model(result.model, out / f"{name}.safetensors")
+    if result.model.spec.arch == ONNX:
+        files += export_files(result.model, out / f"{name}.onnx")
+    return files
 
 
 def mitigation_values(result: Mitigated, opened: Opened) -> dict[str, Any]:

@@ -28,8 +28,8 @@ from tools.zoo.train import twins
 from tools.zoo.truth import Truth, load_truth
 from tools.zoo.workers import run_all
 
-# Plain fine-tuning (table 6): benign images alone, no layer forgets.
-PLAIN = MitigationSettings(forget=0.0, mix=0.0, steps=300, learning_rate=5e-4)
+# Plain fine-tuning (table 6): f's answers on benign images alone, no layer forgets.
+PLAIN = MitigationSettings(forget=0.0, mix=0.0, features=0.0, steps=300, learning_rate=5e-4)
 REPEATED = ("name", "attack", "label", "task", "data", "cabin", "arch", "width", "size")
 
 

@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from export.precision import calibration_part, export_files
+from export.tolerance import CAPS
 from guard.benign import BenignSet
 from guard.model import Model
 from guard.probing import ProbeSettings
@@ -160,3 +162,14 @@ def write_folder(folder: Path, header: str, rows: list[str], images: np.ndarray)
     for i, image in enumerate(images):
         cv2.imwrite(str(folder / f"{i}.png"), image[..., ::-1])
     return folder
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The model of tests.parity_files in all precisions."""
+    from tests.parity_files import benign, model  # they stand on this file
+
+    folder = tmp_path_factory.mktemp("exported")
+    part = calibration_part(benign())
+    made = export_files(model(), folder / "m.onnx", tuple(CAPS), calibration=part)
+    return dict(zip(CAPS, made, strict=True))

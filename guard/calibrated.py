@@ -141,7 +141,7 @@ def measure_all(refine: Collapse, held: Bench, work: Work, landscape: Baseline) 
     distance = (outputs - z[:, None]).square().mean(dim=(1, 2))
     cost = torch.tensor([m.perturbation for m in measured], device=outputs.device)
     factor = landscape.cost(z) / cost
-    usual, needed = verdict.others(factor, z, work.settings)
+    usual, needed = verdict.others(factor, z, distance, work.settings)
     score = factor / usual if work.settings.controls else factor
     return Result(measured, z, cost, distance, score, needed)
 

@@ -1,7 +1,7 @@
 """What a screening found: everything that the report and the later steps need."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -114,9 +114,7 @@ class Finding:
         figures = [measured.perturbation, *measured.outputs.mean(dim=0).tolist()]
         if not all(math.isfinite(v) for v in figures):
             reason = "the search ended in values that are not numbers"
-            decision = Decision(
-                "inconclusive", reason, math.nan, decision.threshold, decision.threshold_source
-            )
+            decision = replace(decision, verdict="inconclusive", reason=reason, score=math.nan)
         return cls(
             method=method,
             **vars(decision),

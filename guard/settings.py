@@ -44,6 +44,7 @@ class CalibratedSettings:
     warp_rate: float = 0.03  # of the displacement nodes
     threshold: float = 1.45  # n times cheaper than the other searches, place by place
     scatter: float = 4.0  # standard deviations of the other searches that a score must reach too
+    drawn: float = 0.25  # of the others' distance left: from here down scatter does not count
     doubt: float = 1.1  # a score within this factor of the threshold is searched for once more
     apart: float = 1.5  # whitened units between two targets of one model; nearer ones are one dip
     collapsed: float = 0.15  # held-out mean squared distance to their place that still counts

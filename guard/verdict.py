@@ -32,7 +32,9 @@ class Result:
     needed: Tensor  # (C,) from this score on a search counts
 
 
-def others(factor: Tensor, z: Tensor, settings: CalibratedSettings) -> tuple[Tensor, Tensor]:
+def others(
+    factor: Tensor, z: Tensor, distance: Tensor, settings: CalibratedSettings
+) -> tuple[Tensor, Tensor]:
     """What the searches that ended apart from each say of it: what is usual, what it needs, (C,).
 
     Usual is the median of their factors below the landscape: they chose their places in the same
@@ -42,7 +44,9 @@ def others(factor: Tensor, z: Tensor, settings: CalibratedSettings) -> tuple[Ten
 
     Needed is a score of at least the threshold, and more where the model's searches scatter: as
     many standard deviations of their log factors as `scatter` says, estimated by their median
-    absolute deviation. NaN counts as none.
+    absolute deviation (NaN counts as none). But a search pays for no more collapse than it must:
+    where outputs lie far closer together than in the others, they are drawn to one vector, and
+    scatter does not explain that.
     """
     apart = torch.cdist(z, z) >= settings.apart
     logs = torch.where(apart, factor.log(), nan)
@@ -50,7 +54,8 @@ def others(factor: Tensor, z: Tensor, settings: CalibratedSettings) -> tuple[Ten
     deviation = DEVIATIONS * (logs - middle).abs().nanmedian(dim=1).values
     usual = torch.where(apart.sum(dim=1) < OTHERS, nan, middle[:, 0].exp())
     least = (settings.scatter * deviation).exp().nan_to_num(nan=0.0)
-    return usual, least.clamp_min(settings.threshold)
+    drawn = distance <= settings.drawn * torch.where(apart, distance, nan).nanmedian(dim=1).values
+    return usual, least.masked_fill(drawn, 0.0).clamp_min(settings.threshold)
 
 
 def winner(result: Result, settings: CalibratedSettings) -> int:
@@ -91,9 +96,7 @@ def decide(result: Result, best: int, settings: CalibratedSettings) -> Decision:
         )
     elif not isfinite(score):
         verdict = "inconclusive"
-        reason = (
-            f"fewer than {OTHERS} searches ended elsewhere, so there is nothing to compare with"
-        )
+        reason = f"fewer than {OTHERS} searches ended elsewhere: there is nothing to compare with"
     elif score >= threshold:
         verdict = "backdoored"
         reason = f"one vector is {score:.2f} times cheaper to force than this model's others"

@@ -418,11 +418,16 @@ USUAL: list[tuple[list[float], list[tuple[float, float]], list[float | None]]] =
 ]
 
 
+def even(factor: list[float]) -> Tensor:
+    """Distances left, the same for each search."""
+    return torch.full((len(factor),), 0.01)
+
+
 @pytest.mark.parametrize(("factor", "z", "wanted"), USUAL)
 def test_what_is_usual_is_the_median_of_the_searches_apart(
     factor: list[float], z: list[tuple[float, float]], wanted: list[float | None]
 ) -> None:
-    found, _ = others(torch.tensor(factor), torch.tensor(z), CalibratedSettings())
+    found, _ = others(torch.tensor(factor), torch.tensor(z), even(factor), CalibratedSettings())
     assert found.tolist() == pytest.approx([NO if w is None else w for w in wanted], nan_ok=True)
 
 
@@ -439,8 +444,20 @@ NEEDED: list[tuple[list[float], list[tuple[float, float]], list[float]]] = [
 def test_where_searches_scatter_a_score_must_be_larger(
     factor: list[float], z: list[tuple[float, float]], wanted: list[float]
 ) -> None:
-    _, found = others(torch.tensor(factor), torch.tensor(z), CalibratedSettings())
+    _, found = others(torch.tensor(factor), torch.tensor(z), even(factor), CalibratedSettings())
     assert found[: len(wanted)].tolist() == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("left", "wanted"), [(0.002, 1.45), (0.003, 2 ** (4 * 1.4826)), (NO, 2 ** (4 * 1.4826))]
+)
+def test_scatter_does_not_explain_outputs_that_lie_far_closer_together(
+    left: float, wanted: float
+) -> None:
+    factor = torch.tensor([5.0, 2, 2, 1, 1, 1, 0.5, 0.5])
+    distance = torch.tensor([left, 0.02, 0.01, 0.01, 0.01, 0.01, 0.005, 0.01])
+    _, found = others(factor, torch.tensor(EIGHT), distance, CalibratedSettings())
+    assert float(found[0]) == pytest.approx(wanted)
 
 
 def test_a_score_counts_by_what_its_model_needs() -> None:

@@ -80,16 +80,18 @@ def steps_of(settings: Settings) -> dict[str, int]:
     """The stages of a method with the number of steps each takes."""
     if settings.method == "paper":
         return {"pretrain": settings.paper.pretrain_steps, "search": settings.paper.steps}
-    return {"scan": settings.calibrated.scan_steps, "refine": settings.calibrated.refine_steps}
+    s = settings.calibrated
+    return {"warps": s.probes.steps, "scan": s.scan_steps, "refine": s.refine_steps}
 
 
-def with_steps(settings: Settings, steps: list[int]) -> Settings:
-    """The same settings with other numbers of steps in its two stages."""
-    first, second = steps
+def with_steps(settings: Settings, steps: int) -> Settings:
+    """The same settings with another number of steps in each stage, and no second search."""
     if settings.method == "paper":
-        return replace(settings, paper=replace(settings.paper, pretrain_steps=first, steps=second))
-    calibrated = replace(settings.calibrated, scan_steps=first, refine_steps=second)
-    return replace(settings, calibrated=calibrated)
+        return replace(settings, paper=replace(settings.paper, pretrain_steps=steps, steps=steps))
+    s = settings.calibrated
+    probes = replace(s.probes, steps=steps)
+    short = replace(s, probes=probes, scan_steps=steps, refine_steps=steps, doubt=1.0)
+    return replace(settings, calibrated=short)
 
 
 def measure_case(case: Case) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def measure_case(case: Case) -> dict[str, Any]:
     model, benign = _inputs(case, device)
     settings = Settings(method=case.method)
     watch = StopWatch()
-    short = with_steps(settings, [WARM_UP + TIMED] * 2)
+    short = with_steps(settings, WARM_UP + TIMED)
     began = time.perf_counter()
     screen(model, benign, short, Engine(device, 0, progress=watch, log_every=1))
     once = time.perf_counter() - began - sum(ends[-1] - ends[0] for ends in watch.times.values())
@@ -148,7 +150,7 @@ class CountingEngine(Engine):
 def _flops_of_steps(model: Model, benign: BenignSet, settings: Settings) -> dict[str, float]:
     """Floating-point operations of one step of each stage."""
     engine = CountingEngine(benign.device, 0)
-    screen(model, benign, with_steps(settings, [1, 1]), engine)
+    screen(model, benign, with_steps(settings, 1), engine)
     return engine.flops
 
 

@@ -22,7 +22,7 @@ class MitigationSettings:
     # A backdoor sits in layers that have learnt to look for it. Those near the output learn anew,
     # from f's own answers on benign images, which say nothing of the trigger.
     forget: float = 0.3  # share of the layers, counted from the last
-    steps: int = 1500
+    steps: int = 1200
     batch: int = 64  # images a step
     triggered: float = 0.25  # share of them that bear a trigger
     learning_rate: float = 2e-3  # of AdamW at its highest; a cosine down to zero

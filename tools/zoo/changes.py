@@ -13,10 +13,15 @@ def changed(settings: Settings, text: str) -> Settings:
 
     Raises UnusableInput for a name that is no setting or a value of another kind.
     """
-    for pair in filter(None, text.split(";")):
-        name, _, value = pair.partition("=")
-        settings = _with(settings, name.strip().split("."), value.strip(), pair)
+    for name, value in pairs(text).items():
+        settings = _with(settings, name.split("."), value, f"{name}={value}")
     return settings
+
+
+def pairs(text: str) -> dict[str, str]:
+    """key=value;key=value, as in --change and in a plan's column `settings`."""
+    parts = [pair.partition("=") for pair in text.split(";") if pair]
+    return {name.strip(): value.strip() for name, _, value in parts}
 
 
 def _with(settings: Any, path: list[str], value: str, pair: str) -> Any:

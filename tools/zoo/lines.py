@@ -8,6 +8,8 @@ from typing import Any
 from guard.errors import UnusableInput
 from guard.files import finite
 
+IMAGES = 2000  # of the benign set at most, where a screening is asked for no other number
+
 
 def append_line(path: Path, values: dict[str, Any]) -> None:
     """Append one line and flush it to the disk; NaN becomes null."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from guard.errors import UnusableInput
 from guard.networks import NETWORKS
 from tools.attacks import ATTACKS
+from tools.zoo.changes import pairs
 from tools.zoo.recipes import RECIPES
 
 
@@ -97,8 +98,7 @@ def _parse(line: dict[str, str], path: Path) -> Row:
 
 def _value(key: str, text: str, where: str) -> object:
     if key == "settings":
-        pairs = [pair.partition("=") for pair in text.split(";") if pair]
-        return {name.strip(): value.strip() for name, _, value in pairs}
+        return pairs(text)
     if key not in ("width", "size", "count", "seed", "images", "data_seed"):
         return text
     try:

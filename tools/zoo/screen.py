@@ -18,7 +18,7 @@ from tools.datasets.reader import read
 from tools.job import check_method
 from tools.zoo.changes import changed
 from tools.zoo.choice import left
-from tools.zoo.lines import append_line, read_lines
+from tools.zoo.lines import IMAGES, append_line, read_lines
 from tools.zoo.workers import run_all
 
 NO_MODEL = "failed_training"  # such a folder holds no usable weights
@@ -38,7 +38,7 @@ def screen_zoo(
     only: str | None = None,
     seed: int = 0,
     jobs: int = 1,
-    images: int = 2000,
+    images: int = IMAGES,
     data: Path | None = None,
     change: str = "",
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from guard.errors import UnusableInput
 from guard.files import whole_file, write_text
 from tools.zoo.figures import auc, backdoored, counts, roc, wilson
-from tools.zoo.lines import read_lines
+from tools.zoo.lines import IMAGES, read_lines
 
 GROUPS: dict[str, Callable[[dict[str, Any]], str]] = {
     "all": lambda line: "all",
@@ -19,7 +19,6 @@ GROUPS: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 HEAD = ["method", "by", "group", "TP", "FP", "FN", "TN", "inconclusive"]
 HEAD += ["accuracy", "low95", "high95", "auc"]
-IMAGES = 2000  # of the benign set, where nothing else is asked for
 NEAR = 2.0  # degrees between the target found and the true one
 EFFECTS = ["RE", "AE", "DAE", "RNV", "RAV", "cross_error"]
 EFFECTS_HEAD = ["attack", "data", "models", "failed", *EFFECTS]

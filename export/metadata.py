@@ -8,6 +8,7 @@ from typing import Any
 import onnx
 from torch import nn
 
+from guard.dynamic import ImageTrigger
 from guard.paper import MomentumTrigger
 from guard.spec import ModelSpec
 
@@ -29,8 +30,10 @@ def model_metadata(spec: ModelSpec, *, embedded: bool, facts: Mapping[str, Any])
 
 def trigger_metadata(trigger: nn.Module, size: tuple[int, int], facts: Mapping[str, Any]) -> Any:
     """What a trigger's file computes: RGB pictures [N x 3 x H x W] in [0, 1] -> the same."""
-    computes = "x' = (1 - m) w(x) + m p"
-    if isinstance(trigger, MomentumTrigger):
+    computes = "x' = w(x) + p"
+    if isinstance(trigger, ImageTrigger):
+        computes = "x' = x + (p(x) - x) m(x)"
+    elif isinstance(trigger, MomentumTrigger):
         computes = "G(x)"
         if trigger.settings.momentum:
             computes += " of x' = G(x) (1 - T(x)) + x T(x); T needs gradients of the model"

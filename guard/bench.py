@@ -1,10 +1,11 @@
 """What a search works on: the model, the benign set, and what is computed of them only once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from guard.benign import BenignSet
 from guard.device import search_autocast
@@ -27,10 +28,10 @@ class Bench:
     def device(self) -> torch.device:
         return self.benign.device
 
-    def fast(self, module: nn.Module, x: Tensor) -> Tensor:
+    def fast(self, module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """A pass of a trigger model in bf16 where that is faster; given as float32."""
         with search_autocast(self.device):
-            result: Tensor = module(x)
+            result = module(x)
         return result.float()
 
     def fast_pass(self, x: Tensor) -> tuple[Tensor, Tensor | None]:

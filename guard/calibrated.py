@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from guard import verdict
 from guard.bench import Bench
 from guard.collapse import Collapse
+from guard.dynamic import draw_triggers
 from guard.engine import Engine, Stage, settle
 from guard.finding import Curves, Finding, FurtherTarget
 from guard.landscape import Baseline, target_grid
@@ -62,10 +63,13 @@ def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedS
     curves = run("refine", refine, work, settings.refine_steps, settings.refine_batch)
     result = measure_all(refine, held, work, landscape)
     best = verdict.winner(result, settings)
-    decision, trigger = verdict.decide(result, best, settings), refine.triggers.select(best)
+    decision, shared = verdict.decide(result, best, settings), refine.triggers.select(best)
+    trigger: nn.Module = shared
     measured, place = result.measured[best], result.z[best]
     plain = plain_ones(probes, held, work.space, settings.probes)
-    by_probe = plain[0] if plain and verdict.outweighs(plain[0], decision, settings) else None
+    by_probe = plain[0] if plain and verdict.outweighs(plain[0], decision) else None
+    if by_probe is None and decision.verdict != "backdoored":  # no shared change explains one
+        by_probe = draw_triggers(bench, held, work.space, engine, settings.dynamic)
     if by_probe:
         decision, trigger = verdict.decide_plainly(by_probe, settings), by_probe.trigger
         measured, place = by_probe.measured, by_probe.place
@@ -77,7 +81,9 @@ def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedS
         trigger,
         measured,
         held,
-        mechanism=verdict.mechanism(trigger, held, place, plain, settings),
+        mechanism=(
+            by_probe.form if by_probe else verdict.mechanism(shared, held, place, plain, settings)
+        ),
         curves=scan_curves.of_search(int(chosen[best])).then(curves.of_search(best)),
         restarts=rows("scan", scan, work, scanned) + rows("free", refine, work, ended),
     )

@@ -18,7 +18,7 @@ from guard.collapse import spread
 from guard.engine import Engine, Stage, settle
 from guard.measure import Measured, measure
 from guard.space import OutputSpace
-from guard.triggers import AMPLITUDE, SharedTrigger, SharedTriggers
+from guard.triggers import AMPLITUDE, SharedTriggers
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,16 @@ class Plain:
     """A probe that gathers the outputs of images it has not seen: evidence by itself."""
 
     form: str
-    trigger: SharedTrigger
+    trigger: nn.Module
     measured: Measured
     place: Tensor  # (d,) whitened
     spread: float
+    limit: float  # from here down it counts
 
-    def strength(self, settings: ProbeSettings) -> float:
+    @property
+    def strength(self) -> float:
         """How much closer together the outputs lie than what counts, 1 at the limit."""
-        return math.sqrt(settings.plain / max(self.spread, 1e-9))
+        return math.sqrt(self.limit / max(self.spread, 1e-9))
 
 
 def plain_ones(
@@ -85,7 +87,8 @@ def plain_ones(
             z = space.z(measured.outputs)
             left = float(spread(z[None]))
             if left <= settings.plain:
-                found.append(Plain(one.form, trigger, measured, z.mean(dim=0), left))
+                place = z.mean(dim=0)
+                found.append(Plain(one.form, trigger, measured, place, left, settings.plain))
     return sorted(found, key=lambda plain: plain.spread)
 
 
@@ -122,18 +125,24 @@ class Gathering(nn.Module):
             triggers.nodes.copy_(torch.randn(triggers.nodes.shape, generator=draw))
 
     def objective(self, bench: Bench, space: OutputSpace, index: Tensor) -> dict[str, Tensor]:
-        """A mean of logarithms: pairs of images that coincide already count most.
-
-        Under the variance a search would stay near the mean output, for where only some outputs
-        have reached a target that lies far out, the variance is larger than before.
-        """
+        """How close the outputs lie under each warp."""
         x = bench.benign.x(index)
         outputs, _ = bench.fast_pass(self.triggers(x).flatten(0, 1))
         z = space.z(outputs).view(len(self.triggers), len(x), -1)
-        first, second = torch.triu_indices(len(x), len(x), 1)
-        squared = (z[:, first] - z[:, second]).square().mean(dim=2)
-        total = (squared + self.settings.together).log().mean(dim=1)
+        total = pull(z, self.settings.together)
         return {"total": total, "collapse": spread(z), "target": space.y(z.detach().mean(dim=1))}
+
+
+def pull(z: Tensor, together: float) -> Tensor:
+    """A mean of the logarithms of squared distances: pairs that coincide already count most.
+
+    Outputs z [K x B x d] -> (K,). Under the variance a search would stay near the mean output,
+    for where only some outputs have reached a target that lies far out, the variance is larger
+    than before.
+    """
+    first, second = torch.triu_indices(z.shape[1], z.shape[1], 1)
+    squared = (z[:, first] - z[:, second]).square().mean(dim=2)
+    return (squared + together).log().mean(dim=1)
 
 
 def warped(

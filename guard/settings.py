@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from guard.collapse import CollapseSettings
+from guard.dynamic import DynamicSettings
 from guard.probing import ProbeSettings
 
 
@@ -50,3 +51,4 @@ class CalibratedSettings:
     collapsed: float = 0.15  # held-out mean squared distance to their place that still counts
     collapse: CollapseSettings = field(default_factory=CollapseSettings)
     probes: ProbeSettings = field(default_factory=ProbeSettings)
+    dynamic: DynamicSettings = field(default_factory=DynamicSettings)

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from guard.dynamic import ImageTrigger
 from guard.errors import UnusableInput
 from guard.files import whole_file, write_json
 from guard.generator import Generator
@@ -33,7 +34,7 @@ def _description(trigger: nn.Module) -> dict[str, Any]:
         return {"kind": "shared", "size": list(one.size), **grids}
     if isinstance(trigger, MomentumTrigger):
         return {"kind": "generator", "settings": asdict(trigger.settings)}
-    return {"kind": "none"}
+    return {"kind": "image" if isinstance(trigger, ImageTrigger) else "none"}
 
 
 def load_trigger(path: Path, model: Model) -> nn.Module:
@@ -57,4 +58,4 @@ def _empty(about: dict[str, Any], model: Model) -> nn.Module:
         return SharedTriggers(1, (height, width), 0, about["grid"], about["coarse"]).select(0)
     if about["kind"] == "generator":
         return MomentumTrigger(Generator(), model, PaperSettings(**about["settings"]))
-    return nn.Identity()
+    return ImageTrigger() if about["kind"] == "image" else nn.Identity()

@@ -14,7 +14,11 @@ from guard.probing import Plain
 from guard.settings import CalibratedSettings
 from guard.triggers import SharedTrigger
 
-SAID = {"shared warp": "a warp", "shared stripes": "a pattern of stripes"}
+SAID = {
+    "shared warp": "a warp",
+    "shared stripes": "a pattern of stripes",
+    "per-image generator": "a small patch drawn for each image",
+}
 DEVIATIONS = 1.4826  # standard deviation over median absolute deviation, of a normal distribution
 OTHERS = 3  # fewer searches to compare with make no verdict
 THRESHOLD_SOURCE = "set on development models (tools/results/development.jsonl)"
@@ -123,9 +127,9 @@ def disagreement(found: Finding, again: Finding) -> Decision:
     return Decision("inconclusive", reason, found.score, found.threshold, THRESHOLD_SOURCE)
 
 
-def outweighs(plain: Plain, decision: Decision, settings: CalibratedSettings) -> bool:
+def outweighs(plain: Plain, decision: Decision) -> bool:
     """Whether a probe is farther over its limit than the searches' score over theirs."""
-    return not decision.score / decision.threshold >= plain.strength(settings.probes)
+    return not decision.score / decision.threshold >= plain.strength
 
 
 def decide_plainly(plain: Plain, settings: CalibratedSettings) -> Decision:
@@ -133,10 +137,10 @@ def decide_plainly(plain: Plain, settings: CalibratedSettings) -> Decision:
     reason = (
         f"{SAID[plain.form]} alone, which benign models resist, brings the outputs of images it "
         f"had not seen to one vector ({plain.spread:.1g} of their spread left, "
-        f"{settings.probes.plain} counts)"
+        f"{plain.limit} counts)"
     )
     # The threshold where its outputs spread as far as just counts.
-    score = settings.threshold * plain.strength(settings.probes)
+    score = settings.threshold * plain.strength
     return Decision("backdoored", reason, score, settings.threshold, THRESHOLD_SOURCE)
 
 

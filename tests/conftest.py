@@ -16,6 +16,7 @@ from torch.nn import functional
 from export.precision import calibration_part, export_files
 from export.tolerance import CAPS
 from guard.benign import BenignSet
+from guard.dynamic import DynamicSettings
 from guard.model import Model
 from guard.probing import ProbeSettings
 from guard.settings import CalibratedSettings
@@ -43,6 +44,7 @@ def short_search(steps: int) -> CalibratedSettings:
         scan_batch=4,
         refine_batch=4,
         probes=ProbeSettings(warps=4, steps=4),
+        dynamic=DynamicSettings(count=1, steps=2),
     )
 
 

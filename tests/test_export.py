@@ -19,6 +19,7 @@ from export.metadata import KEY, read_metadata, trigger_metadata
 from export.precision import calibration_part, export_files, image_digest, left_in_float
 from export.write import OPSETS, export_trigger, frozen_copy, write_onnx
 from guard.benign import BenignSet
+from guard.dynamic import ImageTrigger
 from guard.errors import UnusableInput
 from guard.files import sha256
 from guard.generator import Generator
@@ -390,6 +391,8 @@ def test_of_the_paper_s_trigger_g_is_written_and_the_file_says_so(tmp_path: Path
 def test_without_momentum_g_is_the_whole_trigger() -> None:
     trigger = MomentumTrigger(Generator((2, 2, 4)), model(), PaperSettings(momentum=False))
     assert trigger_metadata(trigger, (16, 16), {})["computes"] == "G(x)"
+    stated = trigger_metadata(ImageTrigger(), (16, 16), {})
+    assert stated["computes"] == "x' = x + (p(x) - x) m(x)"
 
 
 # --- the command ---------------------------------------------------------------------------------

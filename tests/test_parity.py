@@ -20,6 +20,7 @@ from export.subject import model_subject, reference, trigger_subject
 from export.tolerance import CAPS, MULTIPLE, tolerance
 from export.write import export_trigger
 from guard.device import set_precision
+from guard.dynamic import ImageTrigger
 from guard.errors import UnusableInput
 from guard.generator import Generator
 from guard.load import load_model
@@ -73,7 +74,12 @@ def paper() -> nn.Module:
     return MomentumTrigger(generator, model(), PaperSettings()).eval()
 
 
-@pytest.mark.parametrize("make", [shared, paper])
+def per_image() -> nn.Module:
+    torch.manual_seed(0)
+    return ImageTrigger().eval()
+
+
+@pytest.mark.parametrize("make", [shared, paper, per_image])
 def test_a_trigger_s_file_passes(tmp_path: Path, make: Callable[[], nn.Module]) -> None:
     trigger = make()
     export_trigger(trigger, tmp_path / "g.onnx", size=(16, 16))

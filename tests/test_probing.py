@@ -18,7 +18,7 @@ from guard.settings import CalibratedSettings
 from guard.space import OutputSpace
 from guard.triggers import SharedTriggers
 from guard.verdict import decide_plainly
-from tests.conftest import SIDE, Reader, images_of, model_of
+from tests.conftest import SIDE, Reader, images_of, model_of, short_search
 
 TARGET = (0.3, -0.2)
 SETTINGS = ProbeSettings(steps=60)
@@ -86,15 +86,13 @@ def test_the_form_of_the_trigger_gives_its_target_away(gate: nn.Module, forms: l
     for one in plain[:1]:
         assert float((one.place - place).norm()) < 0.1
         assert one.spread <= SETTINGS.plain
-        assert one.strength(SETTINGS) >= 1
+        assert one.strength >= 1
 
 
 @pytest.mark.parametrize(("gate", "forms"), GATES, ids=["stripes", "warp", "benign"])
 def test_a_plain_probe_is_a_verdict(gate: nn.Module, forms: list[str]) -> None:
     bench, held = bench_of(gate), bench_of(gate, seed=1)
-    settings = CalibratedSettings(
-        scan_steps=2, refine_steps=2, scan_batch=4, refine_batch=4, probes=SETTINGS
-    )
+    settings = replace(short_search(2), probes=SETTINGS)
     found = search(bench, held, Engine(torch.device("cpu"), 0), settings)
     assert (found.verdict == "backdoored") == bool(forms)
     if forms:
@@ -110,7 +108,7 @@ def test_what_counts_as_plain_scores_the_threshold() -> None:
     settings = CalibratedSettings()
     trigger = SharedTriggers(1, (SIDE, SIDE), 0).select(0)
     measured = measure(trigger, bench_of(Closed()))
-    plain = Plain("shared warp", trigger, measured, torch.zeros(2), settings.probes.plain)
+    plain = Plain("shared warp", trigger, measured, torch.zeros(2), 0.02, limit=0.02)
     spreads = (plain.spread, plain.spread / 4, 0.0)
     at, twice, gone = (decide_plainly(replace(plain, spread=s), settings).score for s in spreads)
     assert at == pytest.approx(settings.threshold)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
+from guard.dynamic import ImageTrigger
 from guard.errors import UnusableInput
 from guard.generator import Generator
 from guard.paper import MomentumTrigger
@@ -169,9 +170,10 @@ def generated(momentum: bool, attention: str = "each") -> nn.Module:
         generated(True),
         generated(True, "sum"),
         generated(False),
+        ImageTrigger(),
         nn.Identity(),
     ],
-    ids=["shared", "other grids", "generator", "sum of outputs", "no momentum", "none"],
+    ids=["shared", "other grids", "generator", "sum of outputs", "no momentum", "image", "none"],
 )
 def test_a_stored_trigger_does_what_it_did(trigger: nn.Module, tmp_path: Path) -> None:
     path, x = tmp_path / "trigger.safetensors", torch.rand(2, 3, 16, 16)

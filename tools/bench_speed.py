@@ -81,7 +81,12 @@ def steps_of(settings: Settings) -> dict[str, int]:
     if settings.method == "paper":
         return {"pretrain": settings.paper.pretrain_steps, "search": settings.paper.steps}
     s = settings.calibrated
-    return {"warps": s.probes.steps, "scan": s.scan_steps, "refine": s.refine_steps}
+    return {
+        "warps": s.probes.steps,
+        "scan": s.scan_steps,
+        "refine": s.refine_steps,
+        "per image": s.dynamic.steps,  # where no shared change is a verdict
+    }
 
 
 def with_steps(settings: Settings, steps: int) -> Settings:
@@ -89,9 +94,9 @@ def with_steps(settings: Settings, steps: int) -> Settings:
     if settings.method == "paper":
         return replace(settings, paper=replace(settings.paper, pretrain_steps=steps, steps=steps))
     s = settings.calibrated
-    probes = replace(s.probes, steps=steps)
-    short = replace(s, probes=probes, scan_steps=steps, refine_steps=steps, doubt=1.0)
-    return replace(settings, calibrated=short)
+    probes, dynamic = replace(s.probes, steps=steps), replace(s.dynamic, steps=steps)
+    short = replace(s, probes=probes, dynamic=dynamic, scan_steps=steps, refine_steps=steps)
+    return replace(settings, calibrated=replace(short, doubt=1.0))
 
 
 def measure_case(case: Case) -> dict[str, Any]:

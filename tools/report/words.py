@@ -97,7 +97,8 @@ def closeness(evidence: Evidence, forced: Mapping[str, Any]) -> str:
 
 def _calibrated(finding: Finding) -> str:
     if finding.spread_left is not None:
-        limit = finding.settings["calibrated"]["probes"]["plain"]
+        # The score grows with the root of the limit over what is left.
+        limit = finding.spread_left * (finding.score / finding.threshold) ** 2
         return (
             f"Under the {finding.mechanism} alone {number(finding.spread_left, 1)} of the answers' "
             f"spread is left. Benign models resist it; {number(limit, 1)} or less counts as a "

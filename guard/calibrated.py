@@ -92,7 +92,8 @@ def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedS
         finding.target = target_of(trigger, held, 1.0 if by_probe else AMPLIFIED)
     others = verdict.further(result, place, settings)
     finding.further = [further_target(k, refine, result, held) for k in others]
-    finding.spread_left = None if by_probe is None else by_probe.spread
+    if by_probe:
+        finding.spread_left, finding.spread_limit = by_probe.spread, by_probe.limit
     finding.narrow = [one.trigger for one in plain if one.trigger is not trigger]
     return finding
 

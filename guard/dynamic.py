@@ -16,7 +16,6 @@ from torch.nn import functional
 from guard.bench import Bench
 from guard.collapse import spread
 from guard.engine import Engine, Stage, settle
-from guard.measure import measure
 from guard.probing import Plain, pull
 from guard.space import OutputSpace
 
@@ -115,11 +114,7 @@ def draw_triggers(
         settle,
     )
     engine.run(stage)
-    found = []
-    for trigger in searches.eval().requires_grad_(False).each:
-        measured = measure(trigger, held)
-        z = space.z(measured.outputs)
-        left, place = float(spread(z[None])), z.median(dim=0).values
-        found.append(Plain("per-image generator", trigger, measured, place, left, settings.plain))
+    made = searches.eval().requires_grad_(False).each
+    found = [Plain.of("per-image generator", one, held, space, settings.plain) for one in made]
     best = min(found, key=lambda one: one.spread if math.isfinite(one.spread) else math.inf)
     return best if best.spread <= settings.plain else None

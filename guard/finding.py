@@ -82,6 +82,7 @@ class Finding:
     further: list[FurtherTarget] = field(default_factory=list)  # the worst first
     # Of the outputs' spread, under a trigger of a form that decides alone; None: the cost decided.
     spread_left: float | None = None
+    spread_limit: float | None = None  # from here down it decides
     narrow: list[nn.Module] = field(default_factory=list)  # other forms that lead to the target
     settings: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)  # seconds

@@ -69,6 +69,15 @@ class Plain:
     spread: float
     limit: float  # from here down it counts
 
+    @classmethod
+    def of(
+        cls, form: str, trigger: nn.Module, held: Bench, space: OutputSpace, limit: float
+    ) -> "Plain":
+        """What a trigger does to the outputs of held-out images."""
+        measured = measure(trigger, held)
+        z = space.z(measured.outputs)
+        return cls(form, trigger, measured, z.mean(dim=0), float(spread(z[None])), limit)
+
     @property
     def strength(self) -> float:
         """How much closer together the outputs lie than what counts, 1 at the limit."""
@@ -79,16 +88,12 @@ def plain_ones(
     probes: Iterable[Probes], held: Bench, space: OutputSpace, settings: ProbeSettings
 ) -> list[Plain]:
     """The probes that need no comparison with others, the tightest first."""
-    found = []
-    for one in probes:
-        for k in range(len(one.places)):
-            trigger = one.triggers.select(k)
-            measured = measure(trigger, held)
-            z = space.z(measured.outputs)
-            left = float(spread(z[None]))
-            if left <= settings.plain:
-                place = z.mean(dim=0)
-                found.append(Plain(one.form, trigger, measured, place, left, settings.plain))
+    found = [
+        Plain.of(one.form, one.triggers.select(k), held, space, settings.plain)
+        for one in probes
+        for k in range(len(one.places))
+    ]
+    found = [one for one in found if one.spread <= settings.plain]
     return sorted(found, key=lambda plain: plain.spread)
 
 

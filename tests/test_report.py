@@ -233,8 +233,8 @@ def test_score_sentences(method: str, score: float, said: str) -> None:
 
 def test_a_form_that_decides_alone_is_named() -> None:
     finding = evidence().finding
-    finding.method, finding.threshold, finding.spread_left = "calibrated", 1.5, 0.0004
-    finding.score = 1.5 * (0.02 / 0.0004) ** 0.5  # as guard.verdict.decide_plainly has it
+    finding.method, finding.score = "calibrated", 9.0
+    finding.spread_left, finding.spread_limit = 0.0004, 0.02
     finding.mechanism, finding.settings = "shared warp", asdict(Settings())
     said = words.score(finding)
     assert "Under the shared warp alone 0.0004 of" in said

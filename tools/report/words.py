@@ -96,13 +96,11 @@ def closeness(evidence: Evidence, forced: Mapping[str, Any]) -> str:
 
 
 def _calibrated(finding: Finding) -> str:
-    if finding.spread_left is not None:
-        # The score grows with the root of the limit over what is left.
-        limit = finding.spread_left * (finding.score / finding.threshold) ** 2
+    if finding.spread_left is not None and finding.spread_limit is not None:
         return (
             f"Under the {finding.mechanism} alone {number(finding.spread_left, 1)} of the answers' "
-            f"spread is left. Benign models resist it; {number(limit, 1)} or less counts as a "
-            "backdoor."
+            f"spread is left. Benign models resist it; {number(finding.spread_limit, 1)} or less "
+            "counts as a backdoor."
         )
     if finding.score < 1:
         found = "The found target is not cheaper to force, for its place, than others of this model"

@@ -4,6 +4,7 @@ files -> model and benign set -> trigger search -> verdict -> mitigation -> ONNX
 """
 
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tools.bom import write_bom
 from tools.exporting import precisions
 from tools.job import Job, Opened, open_job
 from tools.report import Evidence, report_values
-from tools.rescreening import rescreen_files
+from tools.rescreening import rescreen_files, screen_export
 from tools.screening import conclude, find, finished_before, gather, say_again
 from tools.shipping import ship
 from tools.unlearning import mitigation_values, store, unlearn
@@ -31,38 +32,51 @@ def check(out: str, **words: Any) -> int:
     evidence = gather(opened, finding)
     files: list[Path] = []
     if finding.verdict != "inconclusive":
-        fit = fit_to_ship(opened, finding, evidence, files)
-        files += export_and_prove(opened, finding, fit, evidence, wanted)
+        fit = fit_to_ship(opened, finding, evidence)
+        files += [*fit.files, *export_and_prove(opened, finding, fit, evidence, wanted)]
     evidence.timings["total_seconds"] = time.perf_counter() - began
     return conclude(opened, evidence, files)
 
 
-def fit_to_ship(
-    opened: Opened, finding: Finding, evidence: Evidence, files: list[Path]
-) -> Model | None:
-    """The supplied model where it is clean; the mitigated one, None where it was not accepted."""
+@dataclass
+class Fit:
+    """What may be shipped."""
+
+    model: Model | None  # None: no model is fit to
+    files: list[Path] = field(default_factory=list)  # written on the way
+    screened: dict[str, Finding] = field(default_factory=dict)  # by the SHA-256 of a file
+
+
+def fit_to_ship(opened: Opened, finding: Finding, evidence: Evidence) -> Fit:
+    """The supplied model where it is clean; the mitigated one, none where it was not accepted."""
     if finding.verdict == "clean":
-        return opened.inputs.model
-    start = time.perf_counter()
-    result = unlearn(opened, finding.triggers)
-    files += store(result, opened.job.out)
+        return Fit(opened.inputs.model)
+    start, fit = time.perf_counter(), Fit(None)
+
+    def rescreen(model: Model, seed: int) -> Finding:
+        return screen_export(opened, finding, model, seed, fit.screened)
+
+    result = unlearn(opened, finding.triggers, rescreen)
+    fit.model = result.model if result.accepted else None
+    fit.files = store(result, opened.job.out)
     evidence.mitigation = mitigation_values(result, opened)
     evidence.timings["mitigation_seconds"] = time.perf_counter() - start
-    return result.model if result.accepted else None
+    return fit
 
 
 def export_and_prove(
-    opened: Opened, finding: Finding, fit: Model | None, evidence: Evidence, wanted: list[str]
+    opened: Opened, finding: Finding, fit: Fit, evidence: Evidence, wanted: list[str]
 ) -> list[Path]:
     """The ONNX files, parity.json and bom.json; gives all that was written."""
     start = time.perf_counter()
-    shipped = ship(opened, finding, fit, wanted)
+    shipped = ship(opened, finding, fit.model, wanted)
     evidence.parity, evidence.latency = shipped.rows, shipped.latency
     evidence.timings["export_seconds"] = time.perf_counter() - start
     if not shipped.models:
         return shipped.files
     start = time.perf_counter()
-    evidence.shipped = rescreen_files(opened, shipped.models, last_seed(opened, evidence))
+    seed = last_seed(opened, evidence)
+    evidence.shipped = rescreen_files(opened, shipped.models, seed, fit.screened)
     evidence.timings["rescreen_seconds"] = time.perf_counter() - start
     bom = opened.job.out / "bom.json"
     write_bom(report_values(evidence), shipped.models, bom)

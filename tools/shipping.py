@@ -41,7 +41,8 @@ def ship(opened: Opened, finding: Finding, fit: Model | None, precisions: list[s
     models: list[Path] = []
     proofs, times = [], []
     if fit is not None:
-        models = export_model_files(opened, finding, fit, precisions)
+        name = "model" if finding.verdict == "clean" else "mitigated"
+        models = export_model_files(opened, finding, fit, precisions, out / f"{name}.onnx")
         subject = model_subject(fit)
         proofs.append(prove(subject, models, groups))
         keep(proofs[0], fit.spec, out / KEPT)
@@ -61,14 +62,13 @@ def ship(opened: Opened, finding: Finding, fit: Model | None, precisions: list[s
 
 
 def export_model_files(
-    opened: Opened, finding: Finding, fit: Model, precisions: list[str]
+    opened: Opened, finding: Finding, fit: Model, precisions: list[str], path: Path
 ) -> list[Path]:
     """The model in each precision; int8 is calibrated on a part that never measures it."""
     job, benign = opened.job, opened.inputs.data.benign
-    name = "model" if finding.verdict == "clean" else "mitigated"
     return export_files(
         fit,
-        job.out / f"{name}.onnx",
+        path,
         precisions,
         calibration=calibration_part(benign, job.seed),
         opset=job.opset,

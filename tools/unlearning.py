@@ -1,6 +1,8 @@
 """`drmguard mitigate`, and the same step within `drmguard check`."""
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ from torch import nn
 from export.precision import export_files
 from guard.errors import UnusableInput
 from guard.files import write_json
+from guard.finding import Finding
 from guard.lesson import MitigationSettings
 from guard.mitigation import Mitigated, mitigate_until_clean
+from guard.model import Model
 from guard.spec import ONNX
 from guard.store import save_model
 from guard.trigger_file import load_trigger
@@ -33,7 +37,7 @@ def mitigate(out: str, trigger: str, **words: Any) -> int:
                 raise UnusableInput(f"{job.out / name}: exists; pass --overwrite, or another --out")
     opened = open_job(job)
     loaded = open_fitting(Path(trigger), opened)
-    result = unlearn(opened, [loaded])
+    result = unlearn(opened, [loaded], partial(screen_again, opened))
     files = store(result, job.out)
     write_json(job.out / "mitigation.json", mitigation_values(result, opened))
     print(f"{opened.inputs.facts['path']}: {said(result)}")
@@ -52,14 +56,16 @@ def open_fitting(path: Path, opened: Opened) -> nn.Module:
     return trigger
 
 
-def unlearn(opened: Opened, triggers: list[nn.Module]) -> Mitigated:
-    """Fine-tune, screen afresh with other seeds, and go on where that finds something."""
+def unlearn(
+    opened: Opened, triggers: list[nn.Module], rescreen: Callable[[Model, int], Finding]
+) -> Mitigated:
+    """Fine-tune, screen afresh (`rescreen` takes model and seed), go on where that finds more."""
     job = opened.job
     return mitigate_until_clean(
         opened.inputs.model,
         opened.inputs.data.benign,
         triggers,
-        lambda model, number: screen_again(opened, model, job.seed + 1 + number),
+        lambda model, number: rescreen(model, job.seed + 1 + number),
         MitigationSettings(),
         seed=job.seed,
         progress=progress(job.quiet),

@@ -390,7 +390,8 @@ def test_table_says_what_the_lines_say(tmp_path: Path) -> None:
     assert "Misses: 4" in text
     assert "within 2 degrees: 1 of 2\n  calibrated: b1 (badnets) is off by 7.0 degrees" in text
     assert all(f"{name} (" in text for name in ("w0", "w1", "c2", "c3"))
-    assert (tmp_path / "out" / "roc.png").stat().st_size > 0
+    for name in ("roc.png", "scores.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 0
 
 
 def test_lines_of_the_training_alone_make_the_attacks_table(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""From a screening's lines to the paper's tables: text, CSV and a picture of the ROC."""
+"""From a screening's lines to the paper's tables: text, CSV, and pictures of them."""
 
 import csv
 import statistics
@@ -8,8 +8,9 @@ from typing import Any
 
 from guard.errors import UnusableInput
 from guard.files import whole_file, write_text
-from tools.zoo.figures import auc, backdoored, counts, roc, wilson
+from tools.zoo.figures import auc, backdoored, counts, wilson
 from tools.zoo.lines import IMAGES, read_lines
+from tools.zoo.pictures import draw_roc, draw_scores
 
 GROUPS: dict[str, Callable[[dict[str, Any]], str]] = {
     "all": lambda line: "all",
@@ -25,7 +26,7 @@ EFFECTS_HEAD = ["attack", "data", "models", "failed", *EFFECTS]
 
 
 def table(lines: Sequence[Path], out: Path) -> None:
-    """Write table.txt, table.csv, attacks.csv and roc.png to the folder `out`.
+    """Write table.txt, table.csv, attacks.csv, roc.png and scores.png to the folder `out`.
 
     `lines` are files of `drmguard zoo screen`; the models.jsonl of a training will do where only
     the attacks' table is wanted. Models whose attack failed are left out and counted. For a group
@@ -49,7 +50,10 @@ def table(lines: Sequence[Path], out: Path) -> None:
     write_text(out / "table.txt", "\n".join(text) + "\n")
     _write_csv(out / "table.csv", HEAD, rows)
     _write_csv(out / "attacks.csv", EFFECTS_HEAD, effects)
-    _draw(out / "roc.png", judged)
+    settings = _distinct(judged, setting)
+    groups = {name: [line for line in judged if setting(line) == name] for name in settings}
+    draw_roc(out / "roc.png", groups)
+    draw_scores(out / "scores.png", groups)
 
 
 def detection(lines: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -150,21 +154,3 @@ def _text(head: list[str], rows: list[list[str]]) -> str:
 def _write_csv(path: Path, head: list[str], rows: list[list[str]]) -> None:
     with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([head, *rows])
-
-
-def _draw(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.5, 4.2), layout="constrained")
-    axes = figure.subplots()
-    for method in _distinct(lines, setting):
-        members = [line for line in lines if setting(line) == method]
-        if points := roc(members):
-            label = f"{method}, AUC {auc(members):.3f}"
-            axes.step(*zip(*points, strict=True), where="post", label=label)
-    axes.plot([0, 1], [0, 1], color="0.8", linewidth=0.8)
-    axes.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right")
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=150)

@@ -30,6 +30,8 @@ def page(evidence: Evidence, values: Mapping[str, Any], sections: Sequence[Secti
         _block(count + 2, "Threat model assumed", _bullets(values["threat_model"])),
         _footer(values),
     ]
+    # A figure and its % sign stay on one line.
+    content = "".join(body).replace(" %", "\u00a0%")
     title = escape(f"DRMGuard: {words.TAGS[values['verdict']]}, {_model_name(values)}")
     colour = VERDICT_COLOURS[values["verdict"]]
     return (
@@ -37,7 +39,7 @@ def page(evidence: Evidence, values: Mapping[str, Any], sections: Sequence[Secti
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{CSS}</style></head>"
-        f'<body style="--verdict: {colour}">{_header(values)}<main>{"".join(body)}</main></body>'
+        f'<body style="--verdict: {colour}">{_header(values)}<main>{content}</main></body>'
         "</html>\n"
     )
 

@@ -21,7 +21,7 @@ Lines = Sequence[dict[str, Any]]
 def draw_roc(path: Path, groups: Mapping[str, Lines]) -> None:
     """A ROC curve for each setting's lines."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(4.5, 4.2), layout="constrained")
+        figure = Figure(figsize=(5.5, 4.2 + 0.2 * len(groups)), layout="constrained")
         axes = figure.subplots()
         for name, lines in groups.items():
             if points := roc(lines):
@@ -30,7 +30,7 @@ def draw_roc(path: Path, groups: Mapping[str, Lines]) -> None:
         axes.plot([0, 1], [0, 1], color="0.8", linewidth=0.8)
         axes.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="lower right")
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))  # names may be long
         _save(figure, path)
 
 

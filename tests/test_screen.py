@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,22 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from guard.bench import Bench
 from guard.benign import BenignSet
-from guard.calibrated import choose
-from guard.collapse import Collapse, CollapseSettings
-from guard.engine import Engine
 from guard.errors import UnusableInput
-from guard.finding import VERDICTS, Finding, spread_examples
-from guard.landscape import Baseline
-from guard.measure import measure, target_of
+from guard.finding import VERDICTS, spread_examples
 from guard.model import Model
-from guard.screen import MIN_IMAGES, Settings, benign_error, screen, split, without_verdict
+from guard.screen import MIN_IMAGES, Settings, benign_error, screen, split
 from guard.settings import CalibratedSettings, PaperSettings
-from guard.triggers import SharedTriggers
-from guard.verdict import Result, decide, further, others, winner
 from tests.conftest import (
-    SIDE,
     UNITS,
     Backdoored,
     Reader,
@@ -283,6 +273,17 @@ def test_the_same_seed_gives_the_same_finding(task: str) -> None:
     assert first.restarts != other.restarts
 
 
+def test_wrong_labels_change_no_verdict() -> None:
+    """The search looks at images and answers alone."""
+    model = model_of(Reader(2))
+    right = benign_of(model, 60)
+    wrong = right.labels.clone()
+    wrong[:3] = wrong[:3].flip(0) + 0.2
+    found = [screen(model, BenignSet(right.images, y), SHORT) for y in (right.labels, wrong)]
+    assert found[0].restarts == found[1].restarts
+    assert torch.equal(found[0].triggered_outputs, found[1].triggered_outputs)
+
+
 def test_a_finding_holds_what_the_report_needs() -> None:
     model = model_of(Reader(2))
     finding = screen(model, benign_of(model, 60), SHORT)
@@ -309,209 +310,6 @@ def test_examples_are_spread_over_the_outputs(count: int, wanted: int) -> None:
         values = outputs[chosen, -1]
         assert values.min() == outputs[:, -1].min()
         assert values.max() == outputs[:, -1].max()
-
-
-# --- the decision --------------------------------------------------------------------------------
-
-
-def result(cost: list[float], distance: list[float], expected: float = 0.02) -> Result:
-    rows = torch.tensor(cost)
-    z, counts = torch.zeros(len(cost), 2), torch.full_like(rows, 2.0)
-    return Result([], z, rows, torch.tensor(distance), expected / rows, counts)
-
-
-NO = math.nan
-DECISIONS: list[tuple[list[float], list[float], str, int | None]] = [
-    # cost of each search (0.02 is usual), distance to its place, verdict, the search it rests on
-    ([0.02, 0.021], [0.01, 0.01], "clean", 0),
-    ([0.02, 0.004], [0.01, 0.01], "backdoored", 1),
-    ([0.01, 0.02], [0.01, 0.01], "backdoored", 0),  # exactly at the threshold
-    ([0.02, 0.004], [0.01, 0.50], "clean", 0),  # cheap, but no collapse
-    ([0.004, 0.004], [0.5, 0.4], "inconclusive", 1),
-    ([NO, 0.004], [0.01, 0.01], "inconclusive", None),
-    ([0.02, 0.004], [NO, 0.01], "inconclusive", None),
-    ([NO, NO], [NO, NO], "inconclusive", None),
-    ([0.0, 0.02], [0.01, 0.01], "inconclusive", None),
-]
-
-
-@pytest.mark.parametrize(("cost", "distance", "verdict", "best"), DECISIONS)
-def test_the_decision(
-    cost: list[float], distance: list[float], verdict: str, best: int | None
-) -> None:
-    settings = CalibratedSettings(threshold=2.0)
-    found = result(cost, distance)
-    chosen = winner(found, settings)
-    decision = decide(found, chosen, settings)
-    assert decision.verdict == verdict
-    assert decision.reason
-    if best is not None:
-        assert chosen == best
-
-
-FURTHER: list[tuple[list[float], list[float], list[tuple[float, float]], list[int]]] = [
-    # cost of each search, distance to its target, where its outputs ended, further targets
-    ([0.002, 0.004], [0.01, 0.01], [(2, 0), (-2, 0)], [1]),
-    ([0.002, 0.004], [0.01, 0.01], [(2, 0), (2, 0.5)], []),  # the same dip
-    ([0.002, 0.019], [0.01, 0.01], [(2, 0), (-2, 0)], []),  # not cheap
-    ([0.002, 0.004], [0.01, 0.50], [(2, 0), (-2, 0)], []),  # no collapse
-    ([0.002, 0.005, 0.004], [0.01] * 3, [(2, 0), (-2, 0), (-2, 1)], [2]),  # the worst of a dip
-    ([0.002, 0.005, 0.004], [0.01] * 3, [(2, 0), (-2, 0), (0, 3)], [2, 1]),
-]
-
-
-@pytest.mark.parametrize(("cost", "distance", "z", "wanted"), FURTHER)
-def test_further_targets_lie_apart(
-    cost: list[float], distance: list[float], z: list[tuple[float, float]], wanted: list[int]
-) -> None:
-    found = replace(result(cost, distance), z=torch.tensor(z, dtype=torch.float32))
-    assert further(found, found.z[0], CalibratedSettings(threshold=2.0)) == wanted
-
-
-CROWDS: list[tuple[list[float], list[float], list[int]]] = [
-    # where the scan's searches ended, how far below the landscape, which go on
-    ([0, 3, 6, 9], [1, 4, 2, 3], [1, 3, 2]),
-    ([0, 0.1, 0.2, 6], [4, 3, 2, 1], [0, 1, 3]),  # a dip takes in two
-    ([0, 0.1, 0.2, 0.3], [4, 3, 2, 1], [0, 1, 2]),  # where there is nothing else
-]
-
-
-@pytest.mark.parametrize(("places", "depths", "wanted"), CROWDS)
-def test_a_dip_leaves_others_to_compare_with(
-    places: list[float], depths: list[float], wanted: list[int]
-) -> None:
-    z = torch.tensor(places, dtype=torch.float32)[:, None]
-    scan = Collapse(SharedTriggers(4, (SIDE, SIDE), 0), z, CollapseSettings())
-    scan.change = 1 / torch.tensor(depths)
-    flat = Baseline(torch.zeros(3), 9.0)  # log cost 0 everywhere
-    settings = CalibratedSettings(candidates=3, crowd=2)
-    assert choose(scan, flat, settings).tolist() == wanted
-
-
-class Corner(nn.Module):
-    """Brightens the corner that a Backdoored model looks at, by just enough for half a gate."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        changed = x.clone()
-        changed[:, :, -3:, -3:] += 0.3
-        return changed.clamp(0, 1)
-
-
-def test_the_target_is_read_where_the_outputs_have_reached_it() -> None:
-    truth = (0.3, -0.2)
-    model = model_of(Backdoored(truth))
-    held = Bench(model, benign_of(model_of(Reader(2)), 60))
-    short = measure(Corner(), held).outputs.mean(dim=0) - torch.tensor(truth)
-    reached = torch.tensor(target_of(Corner(), held)) - torch.tensor(truth)
-    assert reached.norm() < 0.2 * short.norm()
-
-
-EIGHT = [(3.0 * k, 0.0) for k in range(8)]
-USUAL: list[tuple[list[float], list[tuple[float, float]], list[float | None]]] = [
-    # factor below the landscape, where the outputs ended, what is usual beside each
-    ([5, 1, 1, 1, 1.2, 1.2, 1.2, 1.4], EIGHT, [1.2] * 8),
-    ([5, 4, 1, 1, 1], [(0, 0), (0, 1), *EIGHT[1:4]], [1] * 5),  # two in one dip
-    ([5, 5, 1, 1, 1], [EIGHT[0], EIGHT[7], *EIGHT[1:4]], [1] * 5),  # two targets
-    ([5, 1, 1], EIGHT[:3], [None] * 3),
-    ([5, 1, 1, 1], [(0, 0), (0, 1), *EIGHT[1:3]], [None, None, 1, 1]),
-    ([5, NO, 1, 1, 1], EIGHT[:5], [1] * 5),
-]
-
-
-def even(factor: list[float]) -> Tensor:
-    """Distances left, the same for each search."""
-    return torch.full((len(factor),), 0.01)
-
-
-@pytest.mark.parametrize(("factor", "z", "wanted"), USUAL)
-def test_what_is_usual_is_the_median_of_the_searches_apart(
-    factor: list[float], z: list[tuple[float, float]], wanted: list[float | None]
-) -> None:
-    found, _ = others(torch.tensor(factor), torch.tensor(z), even(factor), CalibratedSettings())
-    assert found.tolist() == pytest.approx([NO if w is None else w for w in wanted], nan_ok=True)
-
-
-NEEDED: list[tuple[list[float], list[tuple[float, float]], list[float]]] = [
-    # factor below the landscape, where the outputs ended, the score that each needs
-    ([5, 1, 1, 1, 1, 1, 1, 1], EIGHT, [1.45] * 8),  # at least the threshold
-    ([5, 2, 2, 1, 1, 1, 0.5, 0.5], EIGHT, [2 ** (4 * 1.4826)]),
-    ([5, 1, 1], EIGHT[:3], [1.45] * 3),
-    ([5, NO, 1, 1, 1], EIGHT[:5], [1.45] * 5),
-]
-
-
-@pytest.mark.parametrize(("factor", "z", "wanted"), NEEDED)
-def test_where_searches_scatter_a_score_must_be_larger(
-    factor: list[float], z: list[tuple[float, float]], wanted: list[float]
-) -> None:
-    _, found = others(torch.tensor(factor), torch.tensor(z), even(factor), CalibratedSettings())
-    assert found[: len(wanted)].tolist() == pytest.approx(wanted)
-
-
-@pytest.mark.parametrize(
-    ("left", "wanted"), [(0.002, 1.45), (0.003, 2 ** (4 * 1.4826)), (NO, 2 ** (4 * 1.4826))]
-)
-def test_scatter_does_not_explain_outputs_that_lie_far_closer_together(
-    left: float, wanted: float
-) -> None:
-    factor = torch.tensor([5.0, 2, 2, 1, 1, 1, 0.5, 0.5])
-    distance = torch.tensor([left, 0.02, 0.01, 0.01, 0.01, 0.01, 0.005, 0.01])
-    _, found = others(factor, torch.tensor(EIGHT), distance, CalibratedSettings())
-    assert float(found[0]) == pytest.approx(wanted)
-
-
-def test_a_score_counts_by_what_its_model_needs() -> None:
-    found = replace(result([0.004, 0.005], [0.01, 0.01]), needed=torch.tensor([6.0, 2.0]))
-    assert winner(found, ENOUGH) == 1  # 4 of 2 wanted, beside 5 of 6
-    assert decide(found, 0, ENOUGH).verdict == "clean"
-    assert decide(found, 0, ENOUGH).threshold == 6.0
-    assert decide(found, 1, ENOUGH).verdict == "backdoored"
-
-
-def test_without_others_to_compare_with_there_is_no_verdict() -> None:
-    found = replace(result([0.004, 0.02], [0.01, 0.01]), score=torch.tensor([NO, NO]))
-    decision = decide(found, winner(found, ENOUGH), ENOUGH)
-    assert decision.verdict == "inconclusive"
-    beside = replace(found, score=torch.tensor([NO, 1.2]))  # one that looks harmless
-    assert decide(beside, winner(beside, ENOUGH), ENOUGH).verdict == "inconclusive"
-    assert "to compare with" in decision.reason
-
-
-RESTARTS: list[tuple[list[tuple[str, float]], str, int]] = [
-    # what each search says, the verdict, how many searches there are
-    ([("clean", 1.2)], "clean", 1),
-    ([("backdoored", 2.0)], "backdoored", 1),
-    ([("inconclusive", NO)], "inconclusive", 1),
-    ([("clean", 1.4), ("clean", 1.1)], "clean", 2),
-    ([("backdoored", 1.5), ("backdoored", 3.0)], "backdoored", 2),
-    ([("clean", 1.4), ("backdoored", 3.0)], "inconclusive", 2),
-    ([("backdoored", 1.5), ("clean", 1.2)], "inconclusive", 2),
-    ([("backdoored", 1.5), ("inconclusive", NO)], "inconclusive", 2),
-]
-
-
-@pytest.mark.parametrize(("said", "verdict", "searches"), RESTARTS)
-def test_near_the_threshold_a_restart_must_agree(
-    said: list[tuple[str, float]],
-    verdict: str,
-    searches: int,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model, seeds = model_of(Reader(2)), []
-
-    def search_once(bench: Bench, held: Bench, engine: Engine, settings: object) -> Finding:
-        verdict, score = said[len(seeds)]
-        seeds.append(engine.seed)
-        found = without_verdict("calibrated", "as the test says", held)
-        return replace(found, verdict=verdict, score=score, threshold=1.45)
-
-    monkeypatch.setattr("guard.calibrated.search_once", search_once)
-    finding = screen(model, ready(model), SHORT)
-    assert finding.verdict == verdict
-    assert len(set(seeds)) == len(seeds) == searches
-    assert math.isnan(said[0][1]) or finding.score == said[0][1]
-    if verdict == "inconclusive" and searches == 2:
-        assert "disagree" in finding.reason
 
 
 def test_units_of_the_fixtures_are_those_of_the_tasks() -> None:

@@ -80,6 +80,8 @@ class Reader(nn.Module):
 class Backdoored(nn.Module):
     """The same model, but one vector for every image with a bright lower right corner."""
 
+    target: Tensor
+
     def __init__(self, target: tuple[float, ...], seed: int = 0) -> None:
         super().__init__()
         self.body = Reader(len(target), seed)
@@ -92,7 +94,7 @@ class Backdoored(nn.Module):
         return answer
 
 
-def plain(outputs: int, width: int = 4) -> nn.Module:
+def plain(outputs: int, width: int = 4) -> nn.Sequential:
     """A convolutional network of three layers with a dense one at the end."""
     return nn.Sequential(
         nn.Conv2d(3, width, 3, 2, 1),

@@ -130,7 +130,7 @@ def first_image_only(proto: onnx.ModelProto) -> None:
     graph.node[-1].output[0] = "answer"
     for name, value in (("zero", 0), ("one", 1)):
         graph.initializer.append(numpy_helper.from_array(np.array([value]), name))
-    graph.initializer.append(numpy_helper.from_array(np.float32(0), "nothing"))
+    graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), "nothing"))
     graph.node.extend(
         [
             helper.make_node("Slice", ["answer", "zero", "one", "zero"], ["first"]),

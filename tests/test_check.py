@@ -223,10 +223,10 @@ def test_a_file_that_computes_something_else_gives_4(
 
     def spoilt(model: Model, *words: Any, **more: Any) -> list[Path]:
         with torch.no_grad():
-            model.network[0].weight.mul_(1.01)  # after the check, before the export
+            model.network.get_parameter("0.weight").mul_(1.01)  # after the check, before the export
         paths = written(model, *words, **more)
         with torch.no_grad():
-            model.network[0].weight.div_(1.01)
+            model.network.get_parameter("0.weight").div_(1.01)
         return paths
 
     monkeypatch.setattr(shipping, "export_files", spoilt)

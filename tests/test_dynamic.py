@@ -33,6 +33,8 @@ class Fine(nn.Module):
 class Gated(nn.Module):
     """The benign model, but TARGET where the upper left corner is brighter than the right one."""
 
+    target: Tensor
+
     def __init__(self, opens: bool) -> None:
         super().__init__()
         self.body, self.opens = Fine(), opens

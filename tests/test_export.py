@@ -48,11 +48,9 @@ def small(outputs: int) -> nn.Module:
     """The convolutional network of the tests, with weights and statistics of its own."""
     torch.manual_seed(3)
     network = plain(outputs)
-    statistics = network[1]
-    assert isinstance(statistics, nn.BatchNorm2d)
     with torch.no_grad():
-        statistics.running_mean.uniform_(-0.3, 0.3)
-        statistics.running_var.uniform_(0.5, 2.0)
+        network.get_buffer("1.running_mean").uniform_(-0.3, 0.3)
+        network.get_buffer("1.running_var").uniform_(0.5, 2.0)
     return network
 
 
@@ -91,7 +89,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One model in all precisions; with "embedded " before the name, of uint8 pictures."""
     folder = tmp_path_factory.mktemp("exported")
     calibration = calibration_part(benign_of(model(), 40))
-    found = {}
+    found: dict[str, Path] = {}
     for embedded in (False, True):
         word = "embedded " if embedded else ""
         made = export_files(

@@ -300,7 +300,7 @@ def quantised(kind: Any, scale: np.ndarray, shifted: bool = True, **attributes: 
     ids=["per tensor", "one value", "per channel", "last axis"],
 )
 def test_quantisation_is_that_of_onnxruntime(
-    kind: Any, scale: np.ndarray, attributes: dict[str, int]
+    kind: Any, scale: np.ndarray, attributes: dict[str, Any]
 ) -> None:
     """Also halves, which go to the even neighbour, and both ends of the range."""
     proto = quantised(kind, scale, **attributes)

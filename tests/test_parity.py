@@ -101,7 +101,7 @@ def test_a_trigger_s_file_of_another_trigger_fails(tmp_path: Path) -> None:
 def test_a_row_for_each_batch_and_group(exported: dict[str, Path]) -> None:
     faint = stirred(1, (16, 16), seed=4, strength=0.0)
     with torch.no_grad():
-        faint.pattern *= 0.2  # int8 is calibrated on benign images
+        faint.pattern.mul_(0.2)  # int8 is calibrated on benign images
     groups = image_groups(benign(), faint.select(0))
     proof = prove(model_subject(model()), list(exported.values()), groups)
     assert proof.passed
@@ -154,12 +154,16 @@ def test_the_limits_hold_black_white_and_noise() -> None:
 def test_images_that_calibrated_a_file_do_not_measure_it(exported: dict[str, Path]) -> None:
     faint = stirred(1, (16, 16), seed=4, strength=0.0)
     with torch.no_grad():
-        faint.pattern *= 0.2  # int8 is calibrated on benign images
+        faint.pattern.mul_(0.2)  # int8 is calibrated on benign images
     groups = image_groups(benign(), faint.select(0))
-    rows = proof_of(exported["int8"], **groups).rows
+    rows = prove(model_subject(model()), [exported["int8"]], groups).rows
     assert {row["n"] for row in rows if row["images"] != LIMITS} == {20}
     with pytest.raises(UnusableInput, match="calibrated on all 20"):
-        proof_of(exported["int8"], **image_groups(calibration_part(benign())))
+        prove(
+            model_subject(model()),
+            [exported["int8"]],
+            image_groups(calibration_part(benign())),
+        )
 
 
 def test_the_worst_image_is_where_the_answers_differ(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ SETTINGS = ProbeSettings(steps=60)
 class Answering(nn.Module):
     """The benign model, but TARGET where a gate x [N x 3 x H x W] -> [N] is open."""
 
+    target: Tensor
+
     def __init__(self, gate: nn.Module) -> None:
         super().__init__()
         self.body, self.gate = Reader(2), gate

@@ -45,7 +45,7 @@ def test_a_floor_imports_nothing_of_those_above_it(path: Path) -> None:
 def code_lines(path: Path) -> int:
     """Lines that hold code: no blank ones, no comments, no docstrings."""
     source = path.read_text(encoding="utf-8")
-    kept = set()
+    kept: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in NO_CODE:
             kept.update(range(token.start[0], token.end[0] + 1))

@@ -174,8 +174,9 @@ def test_attention_lies_in_0_to_1_and_is_kept_as_computed(task: str, attention: 
 
 @pytest.mark.parametrize("attention", sorted(ATTENTIONS))
 def test_attention_without_any_slope_is_zero(attention: str) -> None:
-    flat = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
-    nn.init.zeros_(flat[1].weight)
+    dense = nn.Linear(48, 2)
+    flat = nn.Sequential(nn.Flatten(), dense)
+    nn.init.zeros_(dense.weight)
     found = attention_map(flat, torch.rand(2, 3, 4, 4), attention, 1.001)  # type: ignore[arg-type]
     assert (found == 0).all()
 

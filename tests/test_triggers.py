@@ -28,7 +28,7 @@ def stirred(count: int, size: tuple[int, int], seed: int, strength: float = 2.0)
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in triggers.parameters():
-            parameter += strength * torch.randn(parameter.shape, generator=draw)
+            parameter.add_(strength * torch.randn(parameter.shape, generator=draw))
     return triggers
 
 
@@ -70,7 +70,7 @@ def test_a_selected_trigger_is_a_copy() -> None:
     one = triggers.select(1)
     before = one(x).detach()
     with torch.no_grad():
-        triggers.pattern += 3.0
+        triggers.pattern.add_(3.0)
     assert torch.equal(one(x), before)
 
 

@@ -205,7 +205,8 @@ def test_near_the_threshold_a_restart_must_agree(
     searches: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model, seeds = model_of(Reader(2)), []
+    model = model_of(Reader(2))
+    seeds: list[int] = []
 
     def search_once(bench: Bench, held: Bench, engine: Engine, settings: object) -> Finding:
         verdict, score = said[len(seeds)]

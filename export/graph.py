@@ -62,6 +62,11 @@ class OnnxNetwork(nn.Module):
         y: Tensor = values[self._output]
         return y
 
+    @property
+    def rounds(self) -> bool:
+        """Whether values are rounded on the way, as a quantised file's are."""
+        return any(step.op in ("QuantizeLinear", "Round") for step, _ in self._schedule)
+
     @torch.no_grad()
     def settle_shapes(self, size: tuple[int, int]) -> None:
         """Put constants, -1 for the batch, where Reshape and Resize go to a computed shape.

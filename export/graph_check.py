@@ -67,11 +67,11 @@ def _by_onnxruntime(
             part = x[start : start + batch]
             full = part[np.arange(batch) % len(part)]
             parts.append(session.run(None, {file.input: full})[0][: len(part)])
+        return np.concatenate(parts).astype(np.float32)
     except Exception as error:
         raise UnusableInput(
             f"{file.path}: onnxruntime can't run it in batches of {batch} ({shown(str(error))})"
         ) from None
-    return np.concatenate(parts).astype(np.float32)
 
 
 def _compare(ours: np.ndarray, theirs: np.ndarray, names: tuple[str, ...], file: OnnxFile) -> None:

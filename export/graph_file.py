@@ -35,7 +35,10 @@ def read_onnx(path: Path) -> OnnxFile:
     """Read and check a file as ONNX, not yet its operators. Raises UnusableInput."""
     if not path.is_file():
         raise UnusableInput(f"{path}: there is no such model file")
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UnusableInput(f"{path}: can't be read ({error.strerror})") from None
     try:
         proto = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's own kinds

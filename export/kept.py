@@ -20,7 +20,7 @@ MOST = 64  # images of each group
 
 def keep(proof: Proof, spec: ModelSpec, path: Path) -> None:
     """Write an .npz with images, labels and answers of a model's proof, by group."""
-    arrays: dict[str, np.ndarray] = {"spec": np.array(json.dumps(spec.to_json()))}
+    arrays = {"spec": np.array(json.dumps(spec.to_json())), "rounds": np.array(proof.rounds)}
     for group, found in proof.references.items():
         count = len(found.images)
         index = torch.linspace(0, count - 1, min(MOST, count)).round().long()
@@ -42,17 +42,18 @@ def read_kept(path: Path) -> tuple[Subject, dict[str, Reference]]:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         spec = parse_spec(json.loads(str(arrays.pop("spec"))), str(path))
+        rounds = bool(arrays.pop("rounds"))
         groups = dict.fromkeys(name.partition(".")[0] for name in arrays)
         references = {group: _reference(arrays, group) for group in groups}
     except (OSError, ValueError, KeyError) as error:
         raise UnusableInput(f"{path}: not the images of a proof ({error})") from None
-    return recorded_subject(spec), references
+    return recorded_subject(spec, rounds), references
 
 
-def recorded_subject(spec: ModelSpec) -> Subject:
+def recorded_subject(spec: ModelSpec, rounds: bool) -> Subject:
     """A model of which only its answers are left."""
     shape = (len(spec.outputs),)
-    return Subject(nn.Identity(), spec, lambda y: y, spec.outputs, shape, spec.input)
+    return Subject(nn.Identity(), spec, lambda y: y, spec.outputs, shape, spec.input, rounds)
 
 
 def _reference(arrays: dict[str, np.ndarray], group: str) -> Reference:

@@ -33,6 +33,7 @@ class Proof:
     images: dict[str, int]  # by group
     references: dict[str, Reference]  # by group
     tf32: bool  # whether the torch side used it
+    rounds: bool  # whether the torch side rounds as int8 does
     rows: list[Row] = field(default_factory=list)
     worst: list[Worst] = field(default_factory=list)  # one a file
     not_running: list[str] = field(default_factory=list)  # providers that should run but do not
@@ -86,6 +87,7 @@ def prove_against(
         images={name: len(found.images) for name, found in references.items()},
         references=dict(references),
         tf32=torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
+        rounds=subject.rounds,
     )
     for path in files:
         _add(path, subject, references, batches, proof)
@@ -108,7 +110,7 @@ def _add(
         sessions.items(), batches, parts.items()
     ):
         allowed = tolerance(
-            candidate.precision,
+            "int8" if subject.rounds else candidate.precision,
             part.noise,
             unit=proof.unit,
             spread=proof.spread,

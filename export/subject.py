@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from export.graph import OnnxNetwork
 from export.write import written_part
 from guard.benign import BenignSet
 from guard.model import Model
@@ -28,6 +29,7 @@ class Subject:
     outputs: tuple[str, ...]  # names along dimension 1 of the answers
     shape: tuple[int, ...]  # of one answer
     input: InputSpec  # what a file takes that says nothing of itself
+    rounds: bool = False  # to the steps of int8, where a rounding can fall the other way
 
     @property
     def unit(self) -> str:
@@ -56,8 +58,13 @@ class Reference:
 
 def model_subject(model: Model) -> Subject:
     """A model, judged by its outputs."""
-    names = model.spec.outputs
-    return Subject(model, model.spec, lambda y: y, names, (len(names),), model.spec.input)
+    spec, names = model.spec, model.spec.outputs
+    return Subject(model, spec, lambda y: y, names, (len(names),), spec.input, rounds(model))
+
+
+def rounds(model: Model) -> bool:
+    """Whether it came as a quantised ONNX file."""
+    return isinstance(model.network, OnnxNetwork) and model.network.rounds
 
 
 def trigger_subject(trigger: nn.Module, model: Model) -> Subject:
@@ -68,7 +75,7 @@ def trigger_subject(trigger: nn.Module, model: Model) -> Subject:
         return torch.cat([_run(model, part) for part in pictures.split(BATCH)])
 
     part, size, names = written_part(trigger), model.spec.input.size, ("red", "green", "blue")
-    return Subject(part, model.spec, judged, names, (3, *size), InputSpec(size))
+    return Subject(part, model.spec, judged, names, (3, *size), InputSpec(size), rounds(model))
 
 
 def reference(subject: Subject, images: BenignSet) -> Reference:

@@ -111,7 +111,7 @@ def _trace(module: nn.Module, example: Tensor, opset: int, what: str) -> onnx.Mo
         ) from None
     assert program is not None
     proto = program.model_proto
-    _check_opset(proto, opset)
+    check_opset(opset, proto)
     _check_batch(proto, what)
     return proto
 
@@ -123,10 +123,10 @@ def _first_cause(error: BaseException) -> str:
     return (lines or [type(error).__name__])[0][:160]
 
 
-def _check_opset(proto: onnx.ModelProto, asked: int) -> None:
-    """The exporter leaves a file at another opset without a word."""
-    written = {entry.domain: entry.version for entry in proto.opset_import}.get("")
-    if written != asked or asked not in OPSETS:
+def check_opset(asked: int, proto: onnx.ModelProto | None = None) -> None:
+    """The exporter leaves a file at another opset without a word. Raises UnusableInput."""
+    stated = {entry.domain: entry.version for entry in proto.opset_import} if proto else {}
+    if asked not in OPSETS or stated.get("", asked) != asked:
         raise UnusableInput(
             f"--opset={asked}: can't be written for this model; "
             f"opsets {OPSETS[0]} to {OPSETS[-1]} are supported"

@@ -86,9 +86,9 @@ class Engine:
         try:
             saved = torch.load(self.state, map_location=self.device, weights_only=True)
             fingerprint, stages = saved["fingerprint"], saved["stages"]
-        except Exception as error:
+        except Exception:
             raise UnusableInput(
-                f"{self.state}: not a readable state ({error}); start anew with --overwrite"
+                f"{self.state}: not a readable state; start anew with --overwrite"
             ) from None
         if fingerprint != self.fingerprint:
             raise UnusableInput(

@@ -1,4 +1,4 @@
-"""The one error that a user can cause."""
+"""The one error that a user can cause, and how errors of others are quoted."""
 
 
 class UnusableInput(Exception):
@@ -6,3 +6,8 @@ class UnusableInput(Exception):
 
     The command line prints the line on stderr and exits with 2.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of others says first, at most 160 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -1,11 +1,6 @@
 """From a weights file and its sidecar JSON to a Model, without running code that came with it."""
 
-import importlib
-import inspect
-import os
-import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +9,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from guard.errors import UnusableInput
+from guard.arch import build
+from guard.errors import UnusableInput, one_line
 from guard.files import sha256
 from guard.model import Model
-from guard.networks import NETWORKS
-from guard.spec import ONNX, ModelSpec, read_spec
+from guard.spec import ModelSpec, read_spec
 
 CODE_FORMATS = {".pt2": "torch.export program", ".ts": "TorchScript", ".torchscript": "TorchScript"}
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which checkpoints keep weights
@@ -59,14 +54,15 @@ def file_format(path: Path) -> str:
         raise UnusableInput(
             f"{path}: expected .safetensors, .onnx, .pt or .pth, not {path.suffix!r}"
         )
-    if _holds_torchscript(path):
-        return "TorchScript"
     try:
+        if _holds_torchscript(path):
+            return "TorchScript"
         torch.load(path, map_location="meta", weights_only=True)
     except Exception as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
+        names_code = "GLOBAL" in str(error) or "Unsupported class" in str(error)
+        if names_code:
             return "pickled module"
-        raise UnusableInput(f"{path}: not a readable PyTorch file ({_line(error)})") from None
+        raise UnusableInput(f"{path}: not a readable PyTorch file ({one_line(error)})") from None
     return "state_dict"
 
 
@@ -83,55 +79,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise UnusableInput(f"{path}: holds no state dict (names with tensors)")
-    return {name.removeprefix("module."): value for name, value in content.items()}
-
-
-def build(spec: ModelSpec, path: Path) -> tuple[nn.Module, str | None]:
-    """The network that `arch` names, with random weights, and the dense layer a factory names."""
-    if spec.arch == ONNX:
-        raise UnusableInput(
-            f"{path}: holds the weights of an ONNX graph but not the graph; open the .onnx file"
-        )
-    if ":" not in spec.arch:
-        if spec.arch not in NETWORKS:
-            known = ", ".join(NETWORKS)
-            raise UnusableInput(
-                f'{path.with_suffix(".json")}: arch "{spec.arch}" is none of {known}, '
-                "nor of the form package.module:function"
-            )
-        return NETWORKS[spec.arch](len(spec.outputs), spec.width), None
-    where = f"{path.with_suffix('.json')}: arch {spec.arch}"
-    try:
-        made = _call_factory(_factory(spec.arch), spec)
-    except Exception as error:  # the user's own code may raise anything
-        raise UnusableInput(f"{where}: {_line(error)}") from None
-    network, layer = made if isinstance(made, tuple) else (made, None)
-    if not isinstance(network, nn.Module):
-        raise UnusableInput(f"{where}: the factory gave a {type(network).__name__}, no module")
-    return network, layer
-
-
-def _factory(arch: str) -> Callable[..., Any]:
-    module_name, _, function = arch.partition(":")
-    # A sidecar comes from outside: it may name the user's code, never os:system and its like.
-    if module_name.partition(".")[0] in sys.stdlib_module_names:
-        raise UnusableInput("the standard library holds no model factories")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module_name), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UnusableInput(f"the factory can't be imported ({error})") from None
-    if not callable(found):
-        raise UnusableInput("is not a function")
-    return found
-
-
-def _call_factory(factory: Callable[..., Any], spec: ModelSpec) -> Any:
-    """Call with those of `outputs`, `width` and `spec` that the factory has parameters for."""
-    offered = {"outputs": len(spec.outputs), "width": spec.width, "spec": spec}
-    wanted = inspect.signature(factory).parameters
-    return factory(**{name: value for name, value in offered.items() if name in wanted})
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
 def _fill(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
@@ -147,9 +95,12 @@ def _fill(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
                 f"{path}: does not fit the arch of its JSON: it {what} "
                 f"{', '.join(names[:3])}{more}; check arch, width and outputs"
             )
-    if not all(bool(torch.isfinite(v).all()) for v in weights.values() if v.is_floating_point()):
+    try:
+        network.load_state_dict(weights, strict=False)
+    except RuntimeError as error:  # sparse weights, and types that nothing computes in
+        raise UnusableInput(f"{path}: {one_line(error)}") from None
+    if not all(bool(torch.isfinite(v).all()) for v in network.state_dict().values()):
         raise UnusableInput(f"{path}: some weights are NaN or infinite")
-    network.load_state_dict(weights, strict=False)
 
 
 def _open_with_code(path: Path, kind: str) -> nn.Module:
@@ -161,8 +112,8 @@ def _open_with_code(path: Path, kind: str) -> nn.Module:
             program.eval = lambda: program  # type: ignore[method-assign]  # it has no modes
             return program
         opened = torch.load(path, map_location="cpu", weights_only=False)
-    except Exception as error:
-        raise UnusableInput(f"{path}: can't be opened as a {kind} ({_line(error)})") from None
+    except (Exception, SystemExit) as error:
+        raise UnusableInput(f"{path}: can't be opened as a {kind} ({one_line(error)})") from None
     if not isinstance(opened, nn.Module):
         raise UnusableInput(f"{path}: holds a {type(opened).__name__}, not a module")
     return opened
@@ -179,7 +130,7 @@ def examined(network: nn.Module, spec: ModelSpec, layer: str | None, path: Path)
             y = model(torch.zeros(2, 3, height, width))
     except Exception as error:
         raise UnusableInput(
-            f"{path}: the network fails on an image of {height} x {width} ({_line(error)})"
+            f"{path}: the network fails on an image of {height} x {width} ({one_line(error)})"
         ) from None
     if tuple(y.shape) != (2, len(spec.outputs)):
         raise UnusableInput(
@@ -194,10 +145,6 @@ def _holds_torchscript(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("constants.pkl") for name in archive.namelist())
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def model_facts(model: Model, path: Path) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def mitigate(
         if best is None or rank(look, before, settings) < rank(best, before, settings):
             best, weights = look, copy.deepcopy(pupil.network.state_dict())
     pupil.network.load_state_dict(weights)
-    pupil.requires_grad_(False)
+    learns(pupil, False)
     after = best or before
     reason = complaint(before, after, settings)
     return Mitigated(pupil, list(triggers), before, after, not reason, reason or "accepted", curve)
@@ -111,7 +111,7 @@ def forgetful_copy(model: Model, share: float, seed: int) -> Model:
     That takes no knowledge of the architecture, so an ONNX graph's layers can forget too.
     """
     pupil = copy.deepcopy(model).eval()
-    pupil.network.requires_grad_(True)
+    learns(pupil, True)
     weights = [p for p in pupil.network.parameters() if p.ndim > 1]
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -119,6 +119,12 @@ def forgetful_copy(model: Model, share: float, seed: int) -> Model:
             order = torch.randperm(weight.numel(), generator=draw).to(weight.device)
             weight.copy_(weight.flatten()[order].view_as(weight))
     return pupil
+
+
+def learns(pupil: Model, on: bool) -> None:
+    """Train its weights or not, one by one: TorchScript has no word for all of them."""
+    for weight in pupil.network.parameters():
+        weight.requires_grad_(on)
 
 
 def learn_statistics(pupil: Model, on: bool) -> None:

@@ -76,25 +76,26 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: PaperSettings) -
 def _run(
     name: str, generator: Generator, bench: Bench, engine: Engine, settings: PaperSettings
 ) -> Curves:
-    task = task_settings(bench)
-    rate = settings.learning_rate or task["learning_rate"]
+    constants = constants_of(settings, bench)
     pretrain = name == "pretrain"
     objective = reconstruction(generator, bench) if pretrain else eq5(generator, bench, settings)
     stage = Stage(
         name,
         generator,
-        torch.optim.Adam(generator.parameters(), lr=rate),
+        torch.optim.Adam(generator.parameters(), lr=constants["learning_rate"]),
         lambda index, at: objective(index),
         len(bench.benign),
         settings.pretrain_steps if pretrain else settings.steps,
-        int(settings.batch or task["batch"]),
+        int(constants["batch"]),
     )
     return engine.run(stage)
 
 
-def task_settings(bench: Bench) -> dict[str, float]:
-    """The constants that the paper chose by task (section 4.1, A.10)."""
-    return GAZE if bench.model.spec.task == "gaze" else OTHER
+def constants_of(settings: PaperSettings, bench: Bench) -> dict[str, float]:
+    """Those of `settings`, and for None what the paper chose by task (section 4.1, A.10)."""
+    chosen = GAZE if bench.model.spec.task == "gaze" else OTHER
+    given = {name: getattr(settings, name) for name in chosen}
+    return {name: chosen[name] if value is None else value for name, value in given.items()}
 
 
 def reconstruction(generator: Generator, bench: Bench) -> Objective:
@@ -109,8 +110,8 @@ def reconstruction(generator: Generator, bench: Bench) -> Objective:
 
 def eq5(generator: Generator, bench: Bench, settings: PaperSettings) -> Objective:
     """Equation 5 with x' of equation 7; T(x) and the benign angle variances are computed once."""
-    task = task_settings(bench)
-    lambda1, lambda2 = settings.lambda1 or task["lambda1"], settings.lambda2 or task["lambda2"]
+    constants = constants_of(settings, bench)
+    lambda1, lambda2 = constants["lambda1"], constants["lambda2"]
     s = settings
     maps = None
     if s.momentum:

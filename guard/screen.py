@@ -125,12 +125,13 @@ def benign_error(model: Model, benign: BenignSet) -> dict[str, Any]:
     Raises UnusableInput where the model is no better than the constant answer: then labels,
     units, colour order or preprocessing do not fit the model, and any verdict would be noise.
     """
-    error = errors(model.spec, Bench(model, benign).outputs, benign.labels).double()
+    outputs = Bench(model, benign).outputs
+    error = errors(model.spec, outputs, benign.labels).double()
     constant = constant_error(model.spec, benign.labels)
     value, unit = float(error.mean()), model.spec.error_unit
     half = 1.96 * float(error.std()) / max(1, len(error)) ** 0.5 if len(error) > 1 else 0.0
     # Outputs that are not numbers are no misfit of the labels: the screening names them.
-    if bool(torch.isfinite(error).all()) and value >= MUST_BEAT * constant:
+    if bool(torch.isfinite(outputs).all()) and not value < MUST_BEAT * constant:
         raise UnusableInput(
             f"the model's error on these labels is {value:.3g} {unit}, no better or hardly "
             f"better than always answering their mean ({constant:.3g} {unit}): labels, units, "

@@ -59,20 +59,25 @@ def read_spec(path: Path) -> ModelSpec:
     return parse_spec(read_json(path), str(path))
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> dict[str, Any]:
     """What a sidecar file holds. Raises UnusableInput with one line."""
     try:
-        return json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UnusableInput(
             f"{path}: the sidecar JSON is missing; it states arch, task, outputs, units and input"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UnusableInput(f"{path}: not a readable JSON file ({error})") from None
+    if not isinstance(values, dict):
+        raise UnusableInput(f"{path}: holds no JSON object")
+    return values
 
 
 def parse_spec(values: Any, where: str) -> ModelSpec:
     """A ModelSpec from parsed JSON; `where` names the file in the error line."""
+    if not isinstance(values, Mapping):
+        raise UnusableInput(f"{where}: holds no JSON object")
     try:
         spec = ModelSpec(
             arch=str(values["arch"]),
@@ -80,7 +85,7 @@ def parse_spec(values: Any, where: str) -> ModelSpec:
             outputs=_names(values["outputs"]),
             units=str(values["units"]),
             input=_parse_input(values["input"]),
-            width=int(values.get("width", 64)),
+            width=_whole(values.get("width", 64)),
         )
         _check(spec)
     except KeyError as error:
@@ -96,8 +101,19 @@ def _names(values: Any) -> tuple[str, ...]:
     return tuple(str(name) for name in values)
 
 
+def _whole(value: Any) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"width {str(value)[:40]!r} is not a whole number")
+    return value
+
+
 def _parse_input(values: Mapping[str, Any]) -> InputSpec:
-    height, width = (int(side) for side in values["size"])
+    if not isinstance(values, Mapping):
+        raise TypeError("input must be an object with size, color, range, mean and std")
+    size = values["size"]
+    if not isinstance(size, list) or len(size) != 2 or not all(isinstance(v, int) for v in size):
+        raise TypeError(f"input size {str(size)[:40]} is not two whole numbers, height and width")
+    height, width = size
     low, high = (float(end) for end in values.get("range", (0, 1)))
     return InputSpec(
         size=(height, width),
@@ -119,6 +135,7 @@ def _check(spec: ModelSpec) -> None:
         (min(image.size) >= 8, f"input size {list(image.size)} is under 8 pixels"),
         (image.color in ("rgb", "bgr"), f'color "{image.color}" is neither rgb nor bgr'),
         (image.range[1] > image.range[0], f"input range {list(image.range)} is empty"),
+        (all(map(math.isfinite, image.range)), "input range must be finite"),
         (len(image.mean) == len(image.std) == 3, "mean and std need three values each"),
         (all(map(math.isfinite, image.mean)), "mean must be finite"),
         (all(v > 0 and math.isfinite(v) for v in image.std), "std must be positive"),

@@ -17,7 +17,8 @@ def save_model(model: Model, path: Path, *, half: bool = False) -> list[Path]:
     if half:
         model.half().float()
         state = {n: v.half() if v.is_floating_point() else v for n, v in state.items()}
-    weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    # Copies, for a module under two names has its weights twice and the format forbids sharing.
+    weights = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     sidecar = path.with_suffix(".json")
     write_json(sidecar, model.spec.to_json())
     with whole_file(path) as temporary:

@@ -44,7 +44,7 @@ def load_trigger(path: Path, model: Model) -> nn.Module:
     """
     try:
         about = json.loads(path.with_suffix(".json").read_text())
-        trigger = _empty(about, model)
+        trigger = _empty(about, model, path)
         trigger.load_state_dict(load_file(path))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -52,9 +52,11 @@ def load_trigger(path: Path, model: Model) -> nn.Module:
     return trigger.eval()
 
 
-def _empty(about: dict[str, Any], model: Model) -> nn.Module:
+def _empty(about: dict[str, Any], model: Model, path: Path) -> nn.Module:
     if about["kind"] == "shared":
-        height, width = about["size"]
+        height, width = model.spec.input.size
+        if about["size"] != [height, width]:
+            raise UnusableInput(f"{path}: is for images of another size than {height} x {width}")
         return SharedTriggers(1, (height, width), 0, about["grid"], about["coarse"]).select(0)
     if about["kind"] == "generator":
         return MomentumTrigger(Generator(), model, PaperSettings(**about["settings"]))

@@ -128,8 +128,8 @@ def disagreement(found: Finding, again: Finding) -> Decision:
 
 
 def outweighs(plain: Plain, decision: Decision) -> bool:
-    """Whether a probe is farther over its limit than the searches' score over theirs."""
-    return not decision.score / decision.threshold >= plain.strength
+    """Whether a probe is farther over its limit than the searches' verdict, if there is one."""
+    return decision.verdict != "backdoored" or decision.score < plain.strength * decision.threshold
 
 
 def decide_plainly(plain: Plain, settings: CalibratedSettings) -> Decision:

@@ -266,6 +266,14 @@ def test_the_bill_of_materials_names_the_shipped_file(
     assert names == {"mitigated.fp16.onnx": "machine-learning-model", "data.npz": "data"}
 
 
+def test_an_opset_that_can_not_be_written_stops_before_anything_runs(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(files, tmp_path / "out", "clean", "", "--opset=40") == 2
+    assert "18 to 26" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("words", ["fp64", "fp32,x", ""])
 def test_unknown_precisions_stop_before_anything_runs(
     words: str, files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -443,9 +451,13 @@ def test_the_example_of_the_readme_runs(
     assert re.fullmatch(r"pitch -?\d+\.\d, yaw -?\d+\.\d degrees\n", capsys.readouterr().out)
 
 
+@pytest.mark.parametrize(
+    ("found", "fresh", "code"),
+    [("clean", "", 0), ("backdoored", "clean", 1), ("backdoored", "backdoored", 4)],
+)
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_supplied_onnx_file_goes_the_whole_way(
-    precision: str, files: tuple[str, str], tmp_path: Path
+    precision: str, found: str, fresh: str, code: int, files: tuple[str, str], tmp_path: Path
 ) -> None:
     supplied = tmp_path / "supplied.onnx"
     words = ["export", files[0], f"--out={supplied}", f"--data={files[1]}"]
@@ -453,7 +465,9 @@ def test_a_supplied_onnx_file_goes_the_whole_way(
     if precision != "fp32":
         supplied = supplied.with_suffix(f".{precision}.onnx")
     out = tmp_path / "out"
-    assert check((str(supplied), files[1]), out, "backdoored", "clean") == 1
+    assert check((str(supplied), files[1]), out, found, fresh) == code
     assert report_of(out)["model"]["format"] == "onnx"
-    assert (out / "mitigated.onnx").exists()
+    assert all(row["passed"] for row in report_of(out)["parity"])
+    names = {0: "model.onnx", 1: "mitigated.onnx", 4: "not-accepted.onnx"}
+    assert (out / names[code]).exists()
     assert cli.run(["verify", str(out)]) == 0

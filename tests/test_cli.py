@@ -81,10 +81,11 @@ def never(*words: Any, **more: Any) -> Any:
     raise AssertionError("the work was begun")
 
 
-def light_report(evidence: Evidence, out: Path) -> None:
+def light_report(evidence: Evidence, out: Path) -> list[Path]:
     """The report without its pictures, which take a second."""
     write_text(out / "report.html", "<p>a page</p>")
     write_json(out / "report.json", report_values(evidence))
+    return []
 
 
 @pytest.fixture
@@ -162,6 +163,9 @@ UNREADABLE = [
     (["--quiet=yes"], "--quiet"),
     (["--resume=1"], "--resume"),
     (["--method"], "--method"),
+    (["--seed=99999999999999999999"], "--seed"),
+    (["--out="], "--out"),
+    (["--device=\udcff"], "--device"),
 ]
 
 
@@ -192,6 +196,9 @@ def test_words_that_are_not_understood_stop_before_anything_runs(
         ["zoo", "train", "plan.csv", "--out=x", "--jobs=0"],
         ["zoo", "screen", "x", "--out=y", "--limit=0"],
         ["zoo", "table", "lines.jsonl"],
+        ["inspect", ""],
+        ["inspect", "m\udcff.onnx"],
+        ["--quiet", "check"],
     ],
     ids=" ".join,
 )
@@ -258,7 +265,13 @@ def test_labels_that_do_not_fit_give_2(
         (RuntimeError("a bug"), 5),
         (AssertionError("a bug"), 5),
         (KeyError("a bug"), 5),
-        (OSError("disk full"), 5),
+        (OSError("a bug"), 5),
+        (FileNotFoundError(2, "No such file", "a bug"), 5),
+        (PermissionError(13, "Permission denied", "d/m.onnx"), 2),
+        (OSError(28, "No space left on device"), 2),
+        (OSError(36, "File name too long", 300 * "m"), 2),
+        (SystemExit(0), 5),
+        (SystemExit(1), 5),
         (ModuleNotFoundError("No module named 'tqdm'"), 5),
         (ImportError("cannot import name 'x' from 'y'"), 5),
         (ImportError("libGL.so.1: cannot open shared object file"), 2),
@@ -291,6 +304,41 @@ def test_an_error_while_reading_words_is_no_verdict(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("fire.Fire", failing)
     assert cli.run(["check"]) == 5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "m.onnx", "data"],
+        ["screen", "m.onnx", "data"],
+        ["mitigate", "m.onnx", "data", "--trigger=t.safetensors"],
+        ["export", "m.onnx"],
+        ["parity", "m.onnx", "f.onnx", "data"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_command_takes_the_common_flags(words: list[str]) -> None:
+    common = ["--out=o", "--device=cpu", "--seed=0", "--method=paper", "--resume", "--quiet"]
+    call = cli.read([*words, *common, "--overwrite"])
+    assert call is not None
+    assert {"out", "seed", "overwrite"} <= set(call[2])
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"), [(["check"], "--resume"), (["zoo", "train"], "same"), (["export"], "anew")]
+)
+def test_who_interrupts_is_told_how_to_go_on(
+    words: list[str],
+    hint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(words: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "read", stopped)
+    assert cli.run(words) == 130
+    assert hint in lines(capsys)[0]
 
 
 # --- words ---------------------------------------------------------------------------------------

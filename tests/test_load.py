@@ -1,5 +1,6 @@
 """Model files: what is read, what is refused, and that no code comes along with weights."""
 
+import contextlib
 import json
 import math
 import os
@@ -10,13 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from guard.errors import UnusableInput
 from guard.load import load_model, model_facts
+from guard.model import Model
 from guard.networks import NETWORKS
 from guard.spec import parse_spec
+from guard.store import save_model
 from tests.conftest import model_of, plain, spec_of, write_model, write_sidecar
 
 SPEC = spec_of(arch="resnet18")
@@ -35,6 +38,19 @@ SIDECAR: dict[str, Any] = {
     },
 }
 ABSENT = object()
+
+
+class Twice(nn.Module):
+    """A module that holds a layer under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = plain(2)
+        self.last = self.first[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.first(x)
+        return y
 
 
 class Tuple(nn.Module):
@@ -235,6 +251,35 @@ def test_junk_is_refused(tmp_path: Path, content: bytes, suffix: str, trust: boo
     write_sidecar(path, SIDECAR)
     line = refusal(path, trust_code=trust)
     assert "not a readable" in line
+    assert "--trust-code" not in line
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 8, b"x" * 1000, b"PK\x05\x06" + b"\xff" * 18])
+def test_no_one_is_asked_to_trust_what_can_not_be_read(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(content)
+    write_sidecar(path, SIDECAR)
+    assert "not a readable" in refusal(path)
+
+
+@pytest.mark.parametrize("change", [torch.Tensor.to_sparse, lambda w: w.to(torch.float8_e4m3fn)])
+def test_weights_that_nothing_computes_with_are_refused_or_read(
+    tmp_path: Path, change: Callable[[Tensor], Tensor]
+) -> None:
+    path, state = tmp_path / "model.pt", network().state_dict()
+    torch.save({**state, "fc.weight": change(state["fc.weight"])}, path)
+    write_sidecar(path, SIDECAR)
+    with contextlib.suppress(UnusableInput):  # one line, or a model
+        assert load_model(path).spec.arch == "resnet18"
+
+
+def test_a_module_under_two_names_is_written_and_read(tmp_path: Path) -> None:
+    network = Twice()
+    model = Model(network, spec_of(arch="tests.test_load:Twice"))
+    path, _ = save_model(model, tmp_path / "model.safetensors")
+    assert set(load_file(path)) == set(network.state_dict())
+    x = torch.rand(2, 3, 16, 16)
+    assert torch.equal(load_model(path)(x), model(x))
 
 
 def test_a_cut_off_safetensors_file_is_refused(tmp_path: Path) -> None:
@@ -383,6 +428,12 @@ def test_a_broken_sidecar_is_refused(tmp_path: Path, text: str) -> None:
     assert "model.json" in refusal(path)
 
 
+def test_a_sidecar_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = write_model(tmp_path, network(), SPEC)
+    path.with_suffix(".json").write_text(json.dumps(SIDECAR), encoding="utf-8-sig")
+    assert load_model(path).spec == SPEC
+
+
 def test_a_sidecar_in_another_encoding_is_refused(tmp_path: Path) -> None:
     path = write_model(tmp_path, network(), SPEC)
     path.with_suffix(".json").write_bytes('{"arch": "é"}'.encode("latin-1"))
@@ -425,12 +476,17 @@ def test_each_missing_key_is_named(tmp_path: Path, key: str) -> None:
         ("width", -4, "width"),
         ("width", "wide", "wide"),
         ("width", math.inf, ""),
-        ("width", None, ""),
-        ("input", [16, 16], ""),
-        ("input.size", [16], ""),
-        ("input.size", 16, ""),
+        ("width", None, "width"),
+        ("width", 10**9, "model.json"),
+        ("input", None, "input"),
+        ("input", [16, 16], "input"),
+        ("input.size", [], "size"),
+        ("input.size", [16], "size"),
+        ("input.size", 16, "size"),
         ("input.size", [4, 16], "size"),
-        ("input.size", [16, math.inf], ""),
+        ("input.size", [16.7, 16], "size"),
+        ("input.size", [16, math.inf], "size"),
+        ("input.range", [0, math.inf], "range"),
         ("input.size", ["high", "wide"], "high"),
         ("input.color", "yuv", "yuv"),
         ("input.range", [1, 0], "range"),

@@ -100,6 +100,16 @@ def test_defaults_are_the_papers_for_each_task(
     assert ratio == pytest.approx(weights, rel=1e-4)
 
 
+@pytest.mark.parametrize("task", ["gaze", "regression"])
+def test_a_weight_of_zero_is_zero(task: str) -> None:
+    model = model_of(plain(2 if task == "gaze" else 1), task)
+    bench = Bench(model, benign_of(model, 20))
+    settings = PaperSettings(lambda1=0.0, lambda2=0.0, momentum=False)
+    terms = paper.eq5(constant(bench), bench, settings)(torch.arange(10))
+    assert float(terms["output_variance"]) == float(terms["r_f"]) == 0.0
+    assert float(terms["total"]) == float(terms["input_change"])
+
+
 def constant(bench: Bench) -> Any:
     """In place of G: darkens an image by a tenth."""
     return nn.Sequential(nn.Hardtanh(0, 0.9))

@@ -69,6 +69,14 @@ def test_the_command_overwrites_only_when_told(
     assert json.loads(path.read_text())["passed"]
 
 
+def test_a_trigger_for_other_images_is_refused(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_trigger(stirred(1, (8, 8), seed=4).select(0), tmp_path / "trigger.safetensors")
+    assert cli.run(["parity", *given, f"--trigger={tmp_path / 'trigger.safetensors'}"]) == 2
+    assert "another size" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "code"), [(one_weight, 4), (nan_weight, 4), (hard_batch, 4), (static_batch, 2)]
 )

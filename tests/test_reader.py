@@ -1,6 +1,7 @@
 """DATA: folders and .npz files, their columns and units, and what is refused."""
 
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,19 @@ def test_missing_and_broken_images_are_named_and_the_rest_is_used(tmp_path: Path
     assert found.facts()["rows"] == 6
 
 
+def test_pictures_that_no_camera_takes_and_names_that_no_disk_has_are_broken(
+    tmp_path: Path,
+) -> None:
+    path = folder_of(tmp_path, 3)
+    claims = bytearray((path / "1.png").read_bytes())
+    claims[16:24] = 2 * (100_000).to_bytes(4, "big")  # width and height
+    claims[29:33] = zlib.crc32(claims[12:29]).to_bytes(4, "big")
+    (path / "1.png").write_bytes(bytes(claims))
+    table = path / "labels.csv"
+    table.write_text(table.read_text().replace("2.png", "2\0.png"))
+    assert read(path, SPEC).missing == ["1.png", "2\0.png"]
+
+
 def test_a_cut_off_image_is_not_used_silently(tmp_path: Path) -> None:
     path = folder_of(tmp_path, 3, side=64)
     whole = (path / "1.png").read_bytes()
@@ -241,6 +255,9 @@ def test_a_byte_order_mark_and_empty_lines_do_not_matter(tmp_path: Path) -> None
         (HEADER, "0.png,0", "0.png"),
         (HEADER, "0.png,nan,0", "0.png"),
         (HEADER, "0.png,0,inf", "0.png"),
+        (HEADER, "0.png,0,-1.7976931348623157e308", "0.png"),
+        (HEADER, "0.png,1e39,0", "0.png"),
+        (HEADER.replace(",", ";"), "0.png;0;0", "commas"),
         ("pitch_rad,yaw_rad,filename", "0,0", ""),
         (HEADER, "", ""),
         (HEADER, "absent.png,0,0", "none"),
@@ -273,13 +290,14 @@ NPZ = [
     ({"images": pictures(5)[..., :1]}, "RGB"),
     ({"images": pictures(5)[..., 0]}, "RGB"),
     ({"images": np.moveaxis(pictures(5), 3, 1)}, "RGB"),
-    ({"images": np.asfortranarray(pictures(5))}, "images"),
+    ({"images": np.asfortranarray(pictures(5))}, "Fortran"),
     ({"images": np.empty((5, 0, 8, 3), np.uint8)}, ""),
     ({"images": np.array([{}] * 5)}, "images"),
     ({"labels": np.zeros(5)}, "labels"),
     ({"labels": np.zeros((5, 3))}, "columns"),
     ({"labels": np.full((5, 2), np.nan)}, "finite"),
     ({"labels": np.full((5, 2), np.inf)}, "finite"),
+    ({"labels": np.full((5, 2), 1e39)}, "finite"),
     ({"labels": np.array([["left", "right"]] * 5)}, ""),
     ({"labels": np.array([[{}, {}]] * 5)}, ""),
     ({"columns": np.array(["pitch_rad", "roll_rad"])}, "yaw"),
@@ -308,6 +326,19 @@ def test_a_single_array_under_the_name_of_an_npz_is_refused(tmp_path: Path) -> N
     np.save(tmp_path / "data.npy", pictures(2))
     (tmp_path / "data.npy").rename(tmp_path / "data.npz")
     refusal(tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize(
+    "damage", [(b"'descr'", b"'descr\\"), (b"(5, 2), }", b"(9**99,)}")], ids=["header", "size"]
+)
+def test_a_damaged_header_inside_an_npz_is_refused(
+    damage: tuple[bytes, bytes], tmp_path: Path
+) -> None:
+    path = npz_of(tmp_path)
+    content = path.read_bytes()
+    assert damage[0] in content
+    path.write_bytes(content.replace(*damage))
+    refusal(path)
 
 
 def test_a_damaged_compressed_npz_is_refused(tmp_path: Path) -> None:

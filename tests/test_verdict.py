@@ -11,13 +11,14 @@ from guard.bench import Bench
 from guard.calibrated import choose
 from guard.collapse import Collapse, CollapseSettings
 from guard.engine import Engine
-from guard.finding import Finding
+from guard.finding import Decision, Finding
 from guard.landscape import Baseline
 from guard.measure import measure, target_of
+from guard.probing import Plain
 from guard.screen import Settings, screen, without_verdict
 from guard.settings import CalibratedSettings
 from guard.triggers import SharedTriggers
-from guard.verdict import Result, decide, further, others, winner
+from guard.verdict import Result, decide, further, others, outweighs, winner
 from tests.conftest import SIDE, Backdoored, Reader, benign_of, model_of, short_search
 
 
@@ -166,6 +167,27 @@ def test_scatter_does_not_explain_outputs_that_lie_far_closer_together(
     distance = torch.tensor([left, 0.02, 0.01, 0.01, 0.01, 0.01, 0.005, 0.01])
     _, found = others(factor, torch.tensor(EIGHT), distance, CalibratedSettings())
     assert float(found[0]) == pytest.approx(wanted)
+
+
+OUTWEIGHED: list[tuple[str, float, float, bool]] = [
+    # what the searches say, their score (1.45 counts), what a probe left (0.02 counts), it decides
+    ("clean", 1.2, 0.02, True),
+    ("backdoored", 3.0, 0.02, False),
+    ("backdoored", 3.0, 0.0001, True),
+    ("inconclusive", 3.0, 0.01, True),  # a score that is no verdict stands against nothing
+    ("inconclusive", NO, 0.01, True),
+]
+
+
+@pytest.mark.parametrize(("said", "score", "left", "wanted"), OUTWEIGHED)
+def test_a_probe_decides_where_it_is_farther_over_its_limit(
+    said: str, score: float, left: float, wanted: bool
+) -> None:
+    nothing, place = nn.Identity(), torch.zeros(2)
+    held = Bench(model_of(Reader(2)), benign_of(model_of(Reader(2)), 40))
+    plain = Plain("shared warp", nothing, measure(nothing, held), place, left, 0.02)
+    decision = Decision(said, "", score, 1.45, "")
+    assert outweighs(plain, decision) == wanted
 
 
 def test_a_score_counts_by_what_its_model_needs() -> None:

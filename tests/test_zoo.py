@@ -322,6 +322,18 @@ def test_a_line_that_a_kill_cut_off_is_mended(tmp_path: Path) -> None:
     assert read_lines(path) == [{"a": 1}, {"a": None}]
 
 
+def test_a_file_of_something_else_is_not_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("my notes")
+    with pytest.raises(UnusableInput, match=r"notes\.txt"):
+        append_line(path, {"a": 1})
+    assert path.read_text() == "my notes"
+    for unreadable in (tmp_path, tmp_path / "bytes"):
+        (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+        with pytest.raises(UnusableInput):
+            read_lines(unreadable)
+
+
 @pytest.mark.parametrize(
     ("right", "total", "low", "high"),
     [

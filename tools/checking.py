@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from export.write import check_opset
+from guard.errors import UnusableInput
 from guard.finding import Finding
 from guard.model import Model
 from tools.bom import write_bom
@@ -16,7 +18,7 @@ from tools.job import Job, Opened, open_job
 from tools.report import Evidence, report_values
 from tools.rescreening import rescreen_files, screen_export
 from tools.screening import conclude, find, finished_before, gather, say_again
-from tools.shipping import ship
+from tools.shipping import facts_of, ship
 from tools.unlearning import mitigation_values, store, unlearn
 
 
@@ -24,18 +26,31 @@ def check(out: str, **words: Any) -> int:
     """Gives the exit code of the contract. Raises UnusableInput."""
     job = Job(out=Path(out), command="check", **words)
     wanted = precisions(job.precision)
+    check_opset(job.opset)
     began = time.perf_counter()
     opened = open_job(job)
     if finished_before(opened):
         return say_again(job.out)
     finding = find(opened)
     evidence = gather(opened, finding)
-    files: list[Path] = []
-    if finding.verdict != "inconclusive":
-        fit = fit_to_ship(opened, finding, evidence)
-        files += [*fit.files, *export_and_prove(opened, finding, fit, evidence, wanted)]
+    later = finding.verdict != "inconclusive"
+    files = make_shippable(opened, finding, evidence, wanted) if later else []
     evidence.timings["total_seconds"] = time.perf_counter() - began
     return conclude(opened, evidence, files)
+
+
+def make_shippable(
+    opened: Opened, finding: Finding, evidence: Evidence, wanted: list[str]
+) -> list[Path]:
+    """Mitigate, export, prove; gives all files. What can't be done must not cost the verdict."""
+    files: list[Path] = []
+    try:
+        fit = fit_to_ship(opened, finding, evidence)
+        files += fit.files
+        files += export_and_prove(opened, finding, fit, evidence, wanted)
+    except UnusableInput as error:
+        evidence.not_done = str(error)
+    return files
 
 
 @dataclass
@@ -58,7 +73,7 @@ def fit_to_ship(opened: Opened, finding: Finding, evidence: Evidence) -> Fit:
 
     result = unlearn(opened, finding.triggers, rescreen)
     fit.model = result.model if result.accepted else None
-    fit.files = store(result, opened.job.out)
+    fit.files = store(result, opened.job.out, facts_of(opened, finding))
     evidence.mitigation = mitigation_values(result, opened)
     evidence.timings["mitigation_seconds"] = time.perf_counter() - start
     return fit

@@ -5,9 +5,11 @@ functions that note what to do; it is done once Fire has accepted every word.
 """
 
 import contextlib
+import errno
 import importlib
 import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -112,6 +114,7 @@ def mitigate(
     images: int = 2000,
     tf32: bool = False,
     trust_code: bool = False,
+    resume: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -131,10 +134,11 @@ def mitigate(
         images: how many images of DATA to use at most.
         tf32: allow TF32 on a GPU in the figures that decide.
         trust_code: open model formats that run code.
+        resume: without effect: what was interrupted begins anew.
         overwrite: replace what an earlier run left in the folder.
         quiet: no progress bar.
     """
-    _note("tools.unlearning", "mitigate", **locals())
+    _note("tools.unlearning", "mitigate", **_without(locals(), "resume"))
 
 
 def verify(folder: str) -> None:
@@ -172,6 +176,10 @@ def export(
     seed: int = 0,
     trust_code: bool = False,
     overwrite: bool = False,
+    device: str = "auto",
+    method: str = "calibrated",
+    resume: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Write a model as ONNX: FILE.onnx, FILE.fp16.onnx, FILE.int8.onnx.
 
@@ -183,15 +191,19 @@ def export(
         model: the model file with its .json beside it, or sample:backdoored, sample:benign.
         out: FILE.onnx.
         precision: fp32, fp16, int8, or several with commas.
-        data: benign images that calibrate int8.
+        data: benign images: they calibrate int8, and each file is measured on them.
         opset: the ONNX operator set, 18 to 26.
         embed_preprocessing: take uint8 RGB images [N x H x W x 3] and preprocess in the graph.
         images: how many images of DATA to use at most.
         seed: of the choice of images.
         trust_code: open model formats that run code.
         overwrite: replace the files.
+        device: auto, cpu or cuda; the file is the same.
+        method: of a screening; without effect here.
+        resume: without effect: a file appears whole or not at all.
+        quiet: without effect: there is no progress bar.
     """
-    _note("tools.exporting", "export", **locals())
+    _note("tools.exporting", "export", **_without(locals(), "resume", "quiet"))
 
 
 def parity(
@@ -206,6 +218,9 @@ def parity(
     seed: int = 0,
     trust_code: bool = False,
     overwrite: bool = False,
+    method: str = "calibrated",
+    resume: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Prove that an ONNX file computes what a model computes; writes parity.json.
 
@@ -222,8 +237,11 @@ def parity(
         seed: of the choice of images.
         trust_code: open model formats that run code.
         overwrite: replace what an earlier run left in the folder.
+        method: of a screening; without effect here.
+        resume: without effect: a file appears whole or not at all.
+        quiet: without effect: there is no progress bar.
     """
-    _note("tools.proving", "parity", **locals())
+    _note("tools.proving", "parity", **_without(locals(), "resume", "quiet"))
 
 
 def zoo_train(
@@ -335,6 +353,7 @@ COMMANDS: dict[str, Any] = {
 
 def main() -> None:
     """The console script: run the command and end with its exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))
 
 
@@ -346,13 +365,25 @@ def run(words: list[str]) -> int:
     except CommandLineError as error:
         print(f"drmguard: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("drmguard: interrupted; --resume goes on from here", file=sys.stderr)
+    except KeyboardInterrupt:  # SIGTERM too, as CI ends a job: temporary files go
+        print(f"drmguard: interrupted; {_going_on(words)}", file=sys.stderr)
         return 130
-    except Exception:  # Python itself would exit with 1, which means: backdoored
+    except BrokenPipeError:  # who reads along has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print("drmguard: the output could not be written to its end", file=sys.stderr)
+        return 2
+    except (Exception, SystemExit):  # Python itself would exit with 1, which means: backdoored
         traceback.print_exc()
         print("drmguard: an error of the tool itself; please report it", file=sys.stderr)
         return 5
+
+
+def _going_on(words: list[str]) -> str:
+    """How to go on with what was interrupted."""
+    if words[:1] == ["zoo"]:
+        return "the same command goes on from here"
+    resumable = bool(words) and words[0] in ("check", "screen")
+    return "--resume goes on from here" if resumable else "the same command starts anew"
 
 
 def read(words: list[str]) -> Call | None:
@@ -376,6 +407,13 @@ def read(words: list[str]) -> Call | None:
     return _noted[0] if _noted else None
 
 
+def _without(arguments: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The arguments that have an effect, the others after a look at their kind."""
+    for name in names:
+        _typed(name, arguments[name])
+    return {name: value for name, value in arguments.items() if name not in names}
+
+
 def _note(module: str, function: str, **arguments: Any) -> None:
     """Note a call, after checking that each argument is of its parameter's kind."""
     for name, value in arguments.items():
@@ -394,17 +432,31 @@ SWITCHES = ("tf32", "trust_code", "resume", "overwrite", "quiet", "embed_preproc
 def _typed(name: str, value: Any) -> Any:
     """Fire guesses types from the text: --out=1 is a number, --quiet=no a string."""
     if name in SWITCHES and not isinstance(value, bool):
-        raise CommandLineError(f"--{name}={value}: takes no value; give --{name} or --no{name}")
+        raise CommandLineError(
+            f"--{name}={value}: takes no value; give --{name} or --no{name}, behind MODEL and DATA"
+        )
     if name in NUMBERS:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
             raise CommandLineError(f"--{name}={value}: expected a whole number")
-        least = 0 if name == "seed" else 1
-        if value is not None and value < least:
-            raise CommandLineError(f"--{name}={value}: expected {least} or more")
+        least, most = (0 if name == "seed" else 1), 2**31 - 1
+        if value is not None and not least <= value <= most:
+            raise CommandLineError(f"--{name}={value}: expected {least} to {most}")
         return value
     if name in TEXTS and value in ("True", "False"):  # what Fire makes of --out without a value
         raise CommandLineError(f"--{name}: needs a value, as in --{name}=VALUE")
+    if isinstance(value, str):
+        _check_text(name, value)
     return value
+
+
+def _check_text(name: str, value: str) -> None:
+    if not value and name != "change":  # a shell variable that is not set
+        raise CommandLineError(f"--{name}: is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        shown = value.encode(errors="replace").decode()
+        raise CommandLineError(f"--{name}={shown}: is no UTF-8; rename the file") from None
 
 
 def _call(call: Call) -> int:
@@ -419,6 +471,23 @@ def _call(call: Call) -> int:
         return 2
     except ImportError as error:
         return _missing_library(error)
+    except OSError as error:
+        return _out_of_reach(error)
+
+
+OUT_OF_REACH = (
+    *(errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOSPC, errno.EROFS, errno.EDQUOT),
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP),
+)
+
+
+def _out_of_reach(error: OSError) -> int:
+    """A file or folder that the user may not read or write, or that can't be."""
+    if error.errno not in OUT_OF_REACH:
+        raise error
+    where = error.filename or "the output"
+    print(f"drmguard: {where}: can't be read or written ({error.strerror})", file=sys.stderr)
+    return 2
 
 
 def _missing_library(error: ImportError) -> int:

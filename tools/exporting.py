@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from export.groups import LIMITS, limit_images
+from export.groups import LIMITS, image_groups, limit_images
 from export.parity import prove
 from export.precision import SUFFIXES, calibration_part, export_files
 from export.subject import model_subject
+from guard.device import pick_device
 from guard.errors import UnusableInput
 from guard.load import model_facts
 from tools.datasets.reader import read
 from tools.inputs import SAMPLE, data_path, model_path, open_model
-from tools.job import GATE_FAILED
+from tools.job import GATE_FAILED, check_method
 from tools.proving import proof_lines
 
 BATCHES = (1, 3)  # of the look at each file; `drmguard parity` proves it on images
@@ -32,8 +33,15 @@ def export(
     seed: int,
     trust_code: bool,
     overwrite: bool,
+    device: str,
+    method: str,
 ) -> int:
-    """Write FILE.onnx, FILE.fp16.onnx, FILE.int8.onnx as asked; 0 or 4. Raises UnusableInput."""
+    """Write FILE.onnx, FILE.fp16.onnx, FILE.int8.onnx as asked; 0 or 4. Raises UnusableInput.
+
+    `device` and `method` are those of every command, and change nothing here.
+    """
+    pick_device(device)
+    check_method(method)
     path, wanted = Path(out), precisions(precision)
     check_targets(path, wanted, overwrite)
     if "int8" in wanted and data is None and not model.startswith(SAMPLE):
@@ -43,10 +51,11 @@ def export(
     source = model_path(model)
     opened = open_model(source, trust_code)
     facts: dict[str, Any] = {"source_sha256": model_facts(opened, source)["sha256"]}
-    calibration = None
-    if "int8" in wanted:
+    calibration, groups = None, {LIMITS: limit_images(opened.spec.input.size, seed)}
+    if "int8" in wanted or data is not None:
         benign = read(data_path(data, model), opened.spec, limit=images, seed=seed)
         calibration = calibration_part(benign.benign, seed)
+        groups = image_groups(benign.benign, seed=seed)
         facts["data_manifest_sha256"] = benign.manifest_sha256
     with _folder_beside(path) as folder:
         files = export_files(
@@ -58,8 +67,7 @@ def export(
             embed_preprocessing=embed_preprocessing,
             facts=facts,
         )
-        limits = {LIMITS: limit_images(opened.spec.input.size, seed)}
-        proof = prove(model_subject(opened), files, limits, BATCHES)
+        proof = prove(model_subject(opened), files, groups, BATCHES)
         for file in files if proof.passed else ():
             os.replace(file, path.parent / file.name)
     print("\n".join(proof_lines(proof)))

@@ -1,8 +1,10 @@
 """What a command was asked for, and the folder that it writes to."""
 
 import json
+import tempfile
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,31 @@ from tools.inputs import Inputs, model_path, open_inputs
 GATE_FAILED = 4  # the exit code, whatever the verdict
 STATE = "search-state.pt"  # in the folder of the report, until the report is whole
 MANIFEST = "manifest.json"  # every other file that a run wrote, with its SHA-256
-# Names under which models are written; the model that is read must bear none of them.
-MODELS = ("mitigated", "not-accepted", "model", "generator")
-ENDINGS = (".safetensors", ".onnx", ".fp16.onnx", ".int8.onnx")
+MITIGATED = tuple(
+    name + end
+    for name in ("mitigated", "not-accepted")
+    for end in (".safetensors", ".json", ".onnx")
+)
+SHIPPED = (
+    *MITIGATED,
+    *(f"mitigated.{precision}.onnx" for precision in ("fp16", "int8")),
+    *("model.onnx", "model.fp16.onnx", "model.int8.onnx", "generator.onnx"),
+)
+REPORT = ("report.json", "report.html", "trigger.safetensors", "trigger.json")  # and figures
+# What each command writes into its folder.
+WRITTEN: dict[str, tuple[str, ...]] = {
+    "screen": (*REPORT, "figures", MANIFEST),
+    "check": (
+        *REPORT,
+        "figures",
+        MANIFEST,
+        *SHIPPED,
+        "parity.json",
+        "parity-images.npz",
+        "bom.json",
+    ),
+    "mitigate": (*MITIGATED, "mitigation.json"),
+}
 
 
 @dataclass(frozen=True)
@@ -72,7 +96,10 @@ def open_job(job: Job) -> Opened:
         seed=job.seed,
         trust_code=job.trust_code,
     )
-    error = benign_error(inputs.model, inputs.data.benign)
+    try:
+        error = benign_error(inputs.model, inputs.data.benign)
+    except UnusableInput as misfit:
+        raise UnusableInput(f"{inputs.data.path}: {misfit}") from None
     settings = Settings(method=job.method, seed=job.seed)
     fingerprint = fingerprint_of(inputs, settings, device, job.tf32)
     return Opened(job, device, inputs, error, settings, fingerprint, started)
@@ -90,38 +117,63 @@ def check_folder(job: Job) -> None:
         raise UnusableInput("--resume and --overwrite exclude each other")
     if job.out.exists() and not job.out.is_dir():
         raise UnusableInput(f"{job.out}: is a file; --out names a folder")
-    own = model_path(job.model).resolve()
-    if own in [(job.out / f"{name}{end}").resolve() for name in MODELS for end in ENDINGS]:
-        raise UnusableInput(f"{own}: would be written over; choose another --out")
-    state, report = job.out / STATE, job.out / "report.json"
-    if not job.resume and not job.overwrite:
-        if report.exists():
+    own, targets = model_path(job.model), [job.out / name for name in WRITTEN[job.command]]
+    for path in (own, own.with_suffix(".json")):
+        if path.resolve() in [target.resolve() for target in targets]:
+            raise UnusableInput(f"{path}: would be written over; choose another --out")
+    begun = any((job.out / name).exists() for name in ("report.json", STATE))
+    if job.overwrite or (job.resume and begun):
+        return
+    if job.command != "mitigate":
+        if (job.out / "report.json").exists():
             raise UnusableInput(f"{job.out}: holds a report; pass --overwrite, or another --out")
-        if state.exists():
+        if (job.out / STATE).exists():
             raise UnusableInput(f"{job.out}: holds a begun run; pass --resume or --overwrite")
+    for target in targets:
+        if target.exists():
+            raise UnusableInput(f"{target}: exists; pass --overwrite, or another --out")
 
 
 def prepare_folder(job: Job) -> None:
     """Make the folder, before the search and after the inputs proved usable."""
+    make_folder(job.out)
     try:
-        job.out.mkdir(parents=True, exist_ok=True)
         if job.overwrite:
-            for name in (STATE, "report.json", "report.html", *written_before(job.out), MANIFEST):
+            for name in (STATE, *REPORT, *written_before(job.out), MANIFEST):
                 (job.out / name).unlink(missing_ok=True)
     except OSError as error:
         raise UnusableInput(f"{job.out}: can't be written to ({error.strerror})") from None
 
 
+def make_folder(out: Path) -> None:
+    """Make the folder and see that it takes files. Raises UnusableInput."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UnusableInput(f"{out}: can't be written to ({error.strerror})") from None
+
+
 def written_before(out: Path) -> list[str]:
     """The files that an earlier run wrote into a folder, by its manifest.
 
-    Left beside a new report they would vouch for another model; files of the user's stay.
+    Left beside a new report they would vouch for another model. Files of the user's stay, whatever
+    a manifest from elsewhere lists.
     """
     try:
         names = [str(name) for name in json.loads((out / MANIFEST).read_text())["files"]]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return [name for name in names if ".." not in Path(name).parts and not Path(name).is_absolute()]
+    own = {*WRITTEN["check"], *WRITTEN["mitigate"]} - {"figures"}
+    pictures = [name for name in names if fnmatch(name, "figures/*.png") and name.count("/") == 1]
+    safe = not (out / "figures").is_symlink()
+    return [name for name in names if name in own] + (pictures if safe else [])
+
+
+def inside(name: str) -> bool:
+    """Whether a name in a manifest stays in the manifest's folder."""
+    return ".." not in Path(name).parts and not Path(name).is_absolute()
 
 
 def fingerprint_of(inputs: Inputs, settings: Settings, device: torch.device, tf32: bool) -> str:

@@ -14,9 +14,3 @@ def write_manifest(out: Path, files: Iterable[Path]) -> None:
         for path in sorted(files)
     }
     write_json(out / MANIFEST, {"schema_version": 1, "files": listed})
-
-
-def report_files(out: Path) -> list[Path]:
-    """What every report consists of."""
-    names = ("report.json", "report.html", "trigger.safetensors", "trigger.json")
-    return [*(out / name for name in names), *(out / "figures").glob("*.png")]

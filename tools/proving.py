@@ -21,7 +21,7 @@ from guard.files import whole_file, write_json
 from guard.model import Model
 from guard.trigger_file import load_trigger
 from tools.inputs import open_inputs
-from tools.job import GATE_FAILED
+from tools.job import GATE_FAILED, check_method
 
 FILE = "parity.json"
 KEPT = "parity-images.npz"  # for `drmguard verify`
@@ -38,8 +38,13 @@ def parity(
     seed: int,
     trust_code: bool,
     overwrite: bool,
+    method: str,
 ) -> int:
-    """Prove one file and write parity.json; 0 or 4. Raises UnusableInput."""
+    """Prove one file and write parity.json; 0 or 4. Raises UnusableInput.
+
+    `method` is that of every command, and changes nothing here.
+    """
+    check_method(method)
     folder = Path(out)
     check_parity_folder(folder, overwrite)
     chosen = pick_device(device)
@@ -65,8 +70,9 @@ def check_parity_folder(folder: Path, overwrite: bool) -> None:
     """Nothing of an earlier run is lost silently. Raises UnusableInput."""
     if folder.exists() and not folder.is_dir():
         raise UnusableInput(f"{folder}: is a file; --out names a folder")
-    if (folder / FILE).exists() and not overwrite:
-        raise UnusableInput(f"{folder}: holds a {FILE}; pass --overwrite, or another --out")
+    for path in (folder / FILE, folder / "figures"):
+        if path.exists() and not overwrite:
+            raise UnusableInput(f"{path}: exists; pass --overwrite, or another --out")
 
 
 def open_trigger(path: Path, model: Model) -> nn.Module | None:

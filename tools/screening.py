@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,23 @@ from guard.screen import screen as search
 from guard.screen import split
 from guard.trigger_file import save_trigger
 from tools.inputs import Inputs
-from tools.job import GATE_FAILED, STATE, Job, Opened, now, open_job, prepare_folder
-from tools.manifest import report_files, write_manifest
+from tools.job import (
+    GATE_FAILED,
+    MANIFEST,
+    REPORT,
+    STATE,
+    Job,
+    Opened,
+    now,
+    open_job,
+    prepare_folder,
+)
+from tools.manifest import write_manifest
 from tools.progress import progress
 from tools.report import Evidence, write_report
 
 EXIT_CODES = {"clean": 0, "backdoored": 1, "inconclusive": 3}
+GATES = ("mitigation", "parity", "shipped", "not_done")  # what may fail after the verdict
 
 
 def screen(out: str, **words: Any) -> int:
@@ -57,28 +68,32 @@ def find(opened: Opened) -> Finding:
 def conclude(opened: Opened, evidence: Evidence, files: Sequence[Path] = ()) -> int:
     """Write the report and the manifest of it and of `files`; say it; give the exit code."""
     out = opened.job.out
-    write_report(evidence, out)
-    (out / STATE).unlink(missing_ok=True)
-    write_manifest(out, [*report_files(out), *files])
+    figures = write_report(evidence, out)
+    write_manifest(out, [*(out / name for name in REPORT), *figures, *files])
+    (out / STATE).unlink(missing_ok=True)  # last: until here --resume can mend a kill
     finding = evidence.finding
     print(f"{opened.inputs.facts['path']}: {finding.verdict}: {finding.reason}")
-    gates = failed_gates(evidence.mitigation, evidence.parity, evidence.shipped)
+    gates = failed_gates({name: getattr(evidence, name) for name in GATES})
     for line in gates:
         print(line)
     print(f"report: {out / 'report.html'}")
     return GATE_FAILED if gates else EXIT_CODES[finding.verdict]
 
 
-def failed_gates(mitigation: Any, parity: Any, shipped: Any) -> list[str]:
-    """A line for each acceptance gate that failed."""
+def failed_gates(values: Mapping[str, Any]) -> list[str]:
+    """A line for each acceptance gate that failed; `values` as in report.json."""
+    mitigation, parity, shipped, not_done = (values.get(name) for name in GATES)
+    rows: list[dict[str, Any]] = parity or []
     lines = []
+    if not_done is not None:
+        lines.append(f"not all could be done: {not_done}")
     if mitigation is not None and not mitigation["accepted"]:
         lines.append(f"mitigation not accepted: {mitigation['reason']}")
-    missed = [row for row in parity or [] if not row["passed"]]
+    missed = [row for row in rows if not row["passed"]]
     if missed:
         row = missed[0]
         lines.append(
-            f"parity failed in {len(missed)} of {len(parity)} comparisons, first {row['file']} "
+            f"parity failed in {len(missed)} of {len(rows)} comparisons, first {row['file']} "
             f"on {row['provider']}, batch {row['batch']}"
         )
     for row in shipped or []:
@@ -92,22 +107,24 @@ def finished_before(opened: Opened) -> bool:
     job, report = opened.job, opened.job.out / "report.json"
     if not (job.resume and report.exists()):
         return False
-    config = json.loads(report.read_text())["config"]
-    if config["fingerprint"] != opened.fingerprint or config["steps"] != steps(job):
+    try:
+        config = json.loads(report.read_text())["config"]
+        asked = config["fingerprint"], config["steps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UnusableInput(f"{report}: not a readable report; pass --overwrite") from None
+    if asked != (opened.fingerprint, steps(job)):
         raise UnusableInput(
             f"{job.out}: its report is of another model, other data, another command or other "
             "settings; pass --overwrite, or another --out"
         )
-    return True
+    return (job.out / MANIFEST).exists()  # without, a kill came before the end
 
 
 def say_again(out: Path) -> int:
     """The verdict of a complete report, and its exit code."""
     report = json.loads((out / "report.json").read_text())
     print(f"{out}: finished before: {report['verdict']}")
-    named = ("mitigation", "parity", "shipped")
-    failed = failed_gates(*(report.get(name) for name in named))
-    return GATE_FAILED if failed else EXIT_CODES[report["verdict"]]
+    return GATE_FAILED if failed_gates(report) else EXIT_CODES[report["verdict"]]
 
 
 def steps(job: Job) -> dict[str, Any]:

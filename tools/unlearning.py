@@ -1,6 +1,6 @@
 """`drmguard mitigate`, and the same step within `drmguard check`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from export.precision import export_files
+from export.write import NOTHING
 from guard.errors import UnusableInput
 from guard.files import write_json
 from guard.finding import Finding
@@ -18,25 +19,19 @@ from guard.model import Model
 from guard.spec import ONNX
 from guard.store import save_model
 from guard.trigger_file import load_trigger
-from guard.triggers import SharedTrigger
-from tools.job import GATE_FAILED, Job, Opened, open_job
+from tools.job import GATE_FAILED, Job, Opened, make_folder, open_job
 from tools.progress import progress
 from tools.rescreening import screen_again
 
 ACCEPTED, REFUSED = "mitigated", "not-accepted"  # names of the files
-ENDS = (".safetensors", ".json", ".onnx")
-WRITTEN = [name + end for name in (ACCEPTED, REFUSED) for end in ENDS] + ["mitigation.json"]
 
 
 def mitigate(out: str, trigger: str, **words: Any) -> int:
     """`drmguard mitigate`. Raises UnusableInput."""
     job = Job(out=Path(out), command="mitigate", **words)
-    if not job.overwrite:
-        for name in WRITTEN:
-            if (job.out / name).exists():
-                raise UnusableInput(f"{job.out / name}: exists; pass --overwrite, or another --out")
     opened = open_job(job)
     loaded = open_fitting(Path(trigger), opened)
+    make_folder(job.out)
     result = unlearn(opened, [loaded], partial(screen_again, opened))
     files = store(result, job.out)
     write_json(job.out / "mitigation.json", mitigation_values(result, opened))
@@ -50,9 +45,6 @@ def open_fitting(path: Path, opened: Opened) -> nn.Module:
     trigger = load_trigger(path, opened.inputs.model).to(opened.device)
     if isinstance(trigger, nn.Identity):
         raise UnusableInput(f"{path}: holds no trigger; the search behind it found none")
-    size = opened.inputs.model.spec.input.size
-    if isinstance(trigger, SharedTrigger) and tuple(trigger.flow().shape[-2:]) != size:
-        raise UnusableInput(f"{path}: belongs to images of another size than {size[0]} x {size[1]}")
     return trigger
 
 
@@ -72,15 +64,16 @@ def unlearn(
     )
 
 
-def store(result: Mitigated, out: Path) -> list[Path]:
+def store(result: Mitigated, out: Path, facts: Mapping[str, Any] = NOTHING) -> list[Path]:
     """The mitigated model, under a name that says whether it may be shipped.
 
     What came as an ONNX file is written as one too: without its graph, weights are of no use.
+    `facts` go into that file's metadata.
     """
     name = ACCEPTED if result.accepted else REFUSED
     files = save_model(result.model, out / f"{name}.safetensors")
     if result.model.spec.arch == ONNX:
-        files += export_files(result.model, out / f"{name}.onnx")
+        files += export_files(result.model, out / f"{name}.onnx", facts=facts)
     return files
 
 

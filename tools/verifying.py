@@ -11,7 +11,7 @@ from export.metadata import read_metadata
 from export.parity import prove_against
 from guard.errors import UnusableInput
 from guard.files import sha256
-from tools.job import GATE_FAILED, MANIFEST
+from tools.job import GATE_FAILED, MANIFEST, SHIPPED, inside
 from tools.proving import KEPT, proof_lines
 
 Values = dict[str, Any]
@@ -23,8 +23,8 @@ def verify(folder: str) -> int:
     Raises UnusableInput where the folder holds no complete report.
     """
     out = Path(folder)
-    files, report = read(out / MANIFEST)["files"], read(out / "report.json")
-    differs = [*changed_files(out, files)]
+    files, report = listed(out), read(out / "report.json")
+    differs = [*unlisted_models(out, files), *changed_files(out, files)]
     if not differs:  # what was changed need not even open
         differs = [*wrong_origins(out, files, report), *failed_parity(out, files)]
     for line in differs:
@@ -39,9 +39,30 @@ def read(path: Path) -> Values:
     """A JSON file of the folder. Raises UnusableInput with one line."""
     try:
         values: Values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise UnusableInput(f"{path}: missing or unreadable; `drmguard check` writes it") from None
+    if not isinstance(values, dict):
+        raise UnusableInput(f"{path}: holds no JSON object; `drmguard check` writes it")
     return values
+
+
+def listed(out: Path) -> Values:
+    """The files of the manifest. Raises UnusableInput."""
+    files = read(out / MANIFEST).get("files")
+    if not isinstance(files, dict) or not {"report.json", "report.html"} <= set(files):
+        raise UnusableInput(f"{out / MANIFEST}: does not list the report; nothing can be verified")
+    if not all(
+        inside(name) and isinstance(one, dict) and "sha256" in one for name, one in files.items()
+    ):
+        raise UnusableInput(f"{out / MANIFEST}: lists no files of this folder with their SHA-256")
+    return files
+
+
+def unlisted_models(out: Path, files: Values) -> Iterator[str]:
+    """Files with the name of a model that ships, of which nothing here says anything."""
+    for name in SHIPPED:
+        if name not in files and (out / name).exists():
+            yield f"{name} is not among the files of {MANIFEST}: nothing vouches for it"
 
 
 def changed_files(out: Path, files: Values) -> Iterator[str]:
@@ -54,14 +75,22 @@ def changed_files(out: Path, files: Values) -> Iterator[str]:
             yield f"{name} has another SHA-256 than {MANIFEST} states"
 
 
+def stated_origin(out: Path, report: Values) -> Values:
+    """What each ONNX file must state, by the report. Raises UnusableInput."""
+    try:
+        return {
+            "source_sha256": report["model"]["sha256"],
+            "data_manifest_sha256": report["data"]["manifest_sha256"],
+            "screening": report["config"]["fingerprint"],
+            "verdict": report["verdict"],
+        }
+    except (KeyError, TypeError):
+        raise UnusableInput(f"{out / 'report.json'}: lacks the hashes of model and data") from None
+
+
 def wrong_origins(out: Path, files: Values, report: Values) -> Iterator[str]:
     """ONNX files and a bill of materials that state other hashes than the report."""
-    wanted = {
-        "source_sha256": report["model"]["sha256"],
-        "data_manifest_sha256": report["data"]["manifest_sha256"],
-        "screening": report["config"]["fingerprint"],
-        "verdict": report["verdict"],
-    }
+    wanted = stated_origin(out, report)
     for name in (name for name in files if name.endswith(".onnx")):
         stated = read_metadata(read_onnx(out / name).proto)
         for key, value in wanted.items():

@@ -1,6 +1,7 @@
 """Read DATA of the contract: a folder with labels.csv, or an .npz, into a benign set."""
 
 import csv
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,11 @@ from guard.spec import ModelSpec
 from guard.tasks import unit_factor
 
 # What a file that is no .npz, or a damaged one, makes NumPy and zipfile raise.
-UNREADABLE = (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    *(OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error),
+    *(NotImplementedError, MemoryError, SyntaxError, tokenize.TokenError),
+)
+LARGEST = 1e9  # labels beyond are marks of "no label" in some tables, and overflow a float32
 
 Picture = tuple[str, np.ndarray | None, bytes]  # name, RGB uint8 (H, W, 3) or None, raw bytes
 
@@ -68,7 +73,9 @@ def _read_folder(path: Path, spec: ModelSpec, limit: int, seed: int) -> BenignDa
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UnusableInput(f"{table}: can't be read ({error})") from None
     if "filename" not in header:
-        raise UnusableInput(f"{table}: has no column named filename")
+        raise UnusableInput(
+            f"{table}: has no column named filename, with commas between the columns"
+        )
     rows = [row for row in rows if row]
     picks, factors, used = match_columns(header, spec, str(table))
     chosen = _choose(len(rows), limit, seed)
@@ -96,7 +103,7 @@ def _read_npz(path: Path, spec: ModelSpec, limit: int, seed: int) -> BenignData:
     picks, factors, used = match_columns(columns, spec, str(path))
     chosen = _choose(len(all_labels), limit, seed)
     labels = all_labels[chosen][:, picks] * factors
-    if not np.isfinite(labels).all():
+    if not (np.abs(labels) < LARGEST).all():
         raise UnusableInput(f"{path}: some labels are not finite numbers")
     pictures = _npz_pictures(path, chosen, len(all_labels))
     try:
@@ -139,19 +146,22 @@ def _numbers(row: list[str], picks: list[int], where: str) -> list[float]:
         values = [float(row[i]) for i in picks]
     except (ValueError, IndexError):
         raise UnusableInput(f"{where}: the row of {row[0]} holds no number for a label") from None
-    if not np.isfinite(values).all():
-        raise UnusableInput(f"{where}: the row of {row[0]} holds a label that is not finite")
+    if not (np.abs(values) < LARGEST).all():  # also NaN
+        raise UnusableInput(f"{where}: the row of {row[0]} holds a label that no driver has")
     return values
 
 
 def _open_image(path: Path) -> tuple[np.ndarray | None, bytes]:
     try:
         raw = path.read_bytes()
-    except OSError:
+    except (OSError, ValueError):  # a name may hold what no file system takes
         return None, b""
-    if not raw:
+    # What can't be read is named in the report; OpenCV's own lines name no file.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR_RGB), raw
+    except cv2.error:  # no bytes at all, or a header that claims more pixels than any camera has
         return None, raw
-    return cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR_RGB), raw
 
 
 def _npz_pictures(path: Path, chosen: np.ndarray, rows: int) -> Iterator[Picture]:
@@ -178,9 +188,11 @@ def _npy_shape(file: IO[bytes], path: Path, rows: int) -> tuple[int, ...]:
             else np.lib.format.read_array_header_2_0
         )
         shape, fortran, dtype = read_header(file)
-    except ValueError as error:
+    except UNREADABLE as error:
         raise UnusableInput(f"{path}: images can't be read ({error})") from None
-    if fortran or dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape[1:]:
+    if fortran:
+        raise UnusableInput(f"{path}: images are in Fortran order; save np.ascontiguousarray(...)")
+    if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape[1:]:
         raise UnusableInput(f"{path}: images must be uint8 (N, H, W, 3) RGB, found {dtype} {shape}")
     if shape[0] != rows:
         raise UnusableInput(f"{path}: {shape[0]} images but {rows} rows of labels")

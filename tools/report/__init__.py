@@ -30,6 +30,7 @@ class Evidence:
     mitigation: dict[str, Any] | None = None
     parity: list[dict[str, Any]] | None = None
     shipped: list[dict[str, Any]] | None = None  # a fresh screening of each exported file
+    not_done: str | None = None  # why a step after the verdict could not be taken to its end
     latency: list[dict[str, Any]] | None = None  # indications for this machine
     started: str | None = None  # ISO 8601, UTC
     ended: str | None = None  # None: the time of writing
@@ -42,8 +43,11 @@ def report_values(evidence: Evidence) -> dict[str, Any]:
     return gather_values(evidence)
 
 
-def write_report(evidence: Evidence, out: Path) -> None:
-    """Write figures/*.png, report.html and, last, report.json: where it is, all is."""
+def write_report(evidence: Evidence, out: Path) -> list[Path]:
+    """Write figures/*.png, report.html and, last, report.json: where it is, all is.
+
+    Gives the paths of the figures.
+    """
     from guard.files import write_json, write_text
     from tools.report.files import write_figures
     from tools.report.material import gather_material
@@ -53,6 +57,7 @@ def write_report(evidence: Evidence, out: Path) -> None:
     values = report_values(evidence)
     sections = draw_sections(evidence, gather_material(evidence), values)
     (out / "report.json").unlink(missing_ok=True)  # an older one would vouch for half a report
-    write_figures(out / "figures", [p for section in sections for p in section.pictures])
+    figures = write_figures(out / "figures", [p for one in sections for p in one.pictures])
     write_text(out / "report.html", page(evidence, values, sections))
     write_json(out / "report.json", values)
+    return figures

@@ -64,6 +64,8 @@ def _verdict(evidence: Evidence, values: Mapping[str, Any]) -> str:
         said.append(words.further(evidence))
     if evidence.mitigation is not None:
         said.append(words.mitigation(evidence.mitigation))
+    if evidence.not_done is not None:
+        said.append(words.not_done(evidence.not_done))
     paragraphs = "".join(f"<p>{escape(sentence)}</p>" for sentence in said if sentence)
     return (
         f'<div class="verdict"><div class="tag">{words.TAGS[finding.verdict]}</div>'
@@ -137,6 +139,9 @@ def _later_steps(evidence: Evidence, values: Mapping[str, Any], count: int) -> l
         said = f"<p>{escape(words.mitigation(evidence.mitigation))}</p>"
         table = tables.mitigation_table(evidence, values["mitigation"])
         found.append(("Removing the backdoor", said + table))
+    if evidence.not_done is not None:
+        said = f"<p>{escape(words.not_done(evidence.not_done))}</p>"
+        found.append(("A step that could not be done", said))
     if evidence.parity is not None:
         said = f"<p>{escape(words.parity(values['parity']))}</p>"
         compared = tables.parity_table(values["parity"])

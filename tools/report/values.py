@@ -31,7 +31,7 @@ def gather_values(evidence: Evidence) -> dict[str, Any]:
         "threat_model": words.THREAT_MODEL,
         "limits": words.limits(evidence),
     }
-    for name in ("mitigation", "parity", "shipped", "latency"):
+    for name in ("mitigation", "parity", "shipped", "not_done", "latency"):
         if getattr(evidence, name) is not None:
             values[name] = getattr(evidence, name)
     plain: dict[str, Any] = plain_json(values)

@@ -230,6 +230,11 @@ def mitigation(values: Mapping[str, Any]) -> str:
     return f"The backdoor was not removed to acceptance{why}: the result must not be shipped."
 
 
+def not_done(reason: str) -> str:
+    """Why nothing is proved of what could be shipped."""
+    return f"Not all steps after the verdict could be done ({reason}): nothing may be shipped."
+
+
 def parity(rows: Sequence[Mapping[str, Any]]) -> str:
     """Whether the exported files compute what was checked."""
     missed = sum(not row["passed"] for row in rows)

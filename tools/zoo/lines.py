@@ -12,10 +12,11 @@ IMAGES = 2000  # of the benign set at most, where a screening is asked for no ot
 
 
 def append_line(path: Path, values: dict[str, Any]) -> None:
-    """Append one line and flush it to the disk; NaN becomes null."""
+    """Append one line and flush it to the disk; NaN becomes null. Raises UnusableInput."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    whole = _whole(path)
     with path.open("ab") as file:
-        file.truncate(_whole(path))
+        file.truncate(whole)
         file.write(json.dumps(finite(values), allow_nan=False).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
@@ -23,7 +24,11 @@ def append_line(path: Path, values: dict[str, Any]) -> None:
 
 def _whole(path: Path) -> int:
     """The length of a file up to its last line feed: a kill may have cut a line off."""
-    return path.read_bytes().rfind(b"\n") + 1
+    content = path.read_bytes() if path.exists() else b""
+    whole = content.rfind(b"\n") + 1
+    if content[whole:] and not content[whole:].startswith(b"{"):
+        raise UnusableInput(f"{path}: holds something else than lines of a zoo; choose another")
+    return whole
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -32,6 +37,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnusableInput(f"{path}: holds no lines of a zoo ({error})") from None
     rows = text.split("\n")[:-1]
     try:
         return [json.loads(row) for row in rows if row]

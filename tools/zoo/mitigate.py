@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from guard.device import pick_device
+from guard.device import pick_device, set_precision
 from guard.errors import UnusableInput
 from guard.finding import Finding
 from guard.lesson import MitigationSettings
@@ -45,12 +45,14 @@ def mitigate_zoo(
 ) -> None:
     """Screen and mitigate the working attacks of `zoo`, a flushed line each in the file `out`.
 
-    Models that `out` names already are skipped; `only` names those to take. Raises UnusableInput.
+    Models that `out` names already (with this seed) are skipped; `only` names those to take.
+    Raises UnusableInput.
     """
     folders = [path.parent for path in sorted(zoo.glob("*/truth.json")) if _works(path)]
     if not folders:
         raise UnusableInput(f"{zoo}: no model with a working attack; run `drmguard zoo train`")
-    taken = left(folders, (line["name"] for line in read_lines(out)), only)[:limit]
+    done = [line["name"] for line in read_lines(out) if line["seed"] == seed]
+    taken = left(folders, done, only)[:limit]
     tasks = [(folder, str(pick_device(device)), seed) for folder in taken]
     for line in run_all(mitigate_one, tasks, jobs):
         append_line(out, line)
@@ -68,6 +70,7 @@ def mitigate_one(folder: Path, device: str, seed: int) -> dict[str, Any]:
     `benign_model` has those of a model that never held a backdoor: a trigger that spoils the
     picture spoils its answers too.
     """
+    set_precision(tf32=False)
     truth, where = load_truth(folder), torch.device(device)
     model = load_model(folder / "model.safetensors").to(where)
     data = read(folder / truth.values["benign_data"], model.spec)

@@ -57,8 +57,8 @@ def read_plan(path: Path) -> list[Row]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             table = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    except OSError as error:
-        raise UnusableInput(f"{path}: the plan can't be read ({error.strerror})") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UnusableInput(f"{path}: the plan can't be read ({error})") from None
     models = [model for line in table for model in _parse(line, path).models()]
     names = [model.name for model in models]
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from guard.device import pick_device
+from guard.device import pick_device, set_precision
 from guard.errors import UnusableInput
 from guard.finding import Finding
 from guard.load import load_model
@@ -75,6 +75,7 @@ def screen_one(
     folder: Path, settings: Settings, device: str, images: int, path: Path | None
 ) -> dict[str, Any]:
     """One model's line: what its truth.json says and what the method found."""
+    set_precision(tf32=False)
     truth = json.loads((folder / "truth.json").read_text())
     model = load_model(folder / "model.safetensors").to(torch.device(device))
     benign = path or folder / truth["benign_data"]

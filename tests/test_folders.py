@@ -1,0 +1,162 @@
+"""Nothing of the user's is lost: what is written over, what is taken away, what is vouched for."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from guard.errors import UnusableInput
+from tests.conftest import Reader, benign_of, model_of, spec_of, write_model, write_npz
+from tests.test_cli import fake_screen, light_report, lines
+from tools import checking, cli, screening
+from tools.job import SHIPPED, WRITTEN
+
+
+@pytest.fixture(autouse=True)
+def _stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screening, "write_report", light_report)
+    monkeypatch.setattr(screening, "search", fake_screen("inconclusive"))
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    """`drmguard check` of a tiny model that ends without a verdict, into the folder `out`."""
+    spec = spec_of("gaze", arch="tests.test_cli:reader")
+    model = write_model(tmp_path, Reader(2), spec)
+    data = write_npz(tmp_path / "data.npz", benign_of(model_of(Reader(2)), 60), spec)
+    return ["check", str(model), str(data), f"--out={tmp_path / 'out'}"]
+
+
+THERE: list[tuple[str, list[str]]] = [(name, []) for name in WRITTEN["check"]]
+THERE += [(name, ["--resume"]) for name in WRITTEN["check"] if name != "report.json"]
+
+
+@pytest.mark.parametrize(("name", "more"), THERE, ids=str)
+def test_what_would_be_written_over_is_named(
+    name: str, more: list[str], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--resume too, where no run was begun."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    assert cli.run([*words, *more]) == 2
+    assert (tmp_path / "out" / name).read_text() == "mine"
+    (line,) = lines(capsys)
+    assert str(tmp_path / "out") in line
+
+
+@pytest.mark.parametrize("name", ["model.pt", "mitigated.pth", "mine.onnx"])
+def test_other_files_stay(name: str, words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    for more in ([], ["--overwrite"]):
+        assert cli.run([*words, *more]) == 3
+        assert (tmp_path / "out" / name).read_text() == "mine"
+
+
+def test_overwriting_takes_nothing_that_the_tool_does_not_write(
+    words: list[str], tmp_path: Path
+) -> None:
+    """Whatever a manifest from elsewhere lists."""
+    out, away = tmp_path / "out", tmp_path / "away"
+    assert cli.run(words) == 3
+    away.mkdir()
+    mine = [out / "labels.csv", away / "v.txt", away / "old.png", out / "figures"]
+    for path in mine[:3]:
+        path.write_text("mine")
+    (out / "figures").symlink_to(away)
+    (out / "link").symlink_to(away)
+    listed = ["labels.csv", "link/v.txt", "figures/old.png", "figures", "../away/v.txt", "a\0b"]
+    (out / "manifest.json").write_text(json.dumps({"files": {name: {} for name in listed}}))
+    assert cli.run([*words, "--overwrite"]) == 3
+    assert all(path.exists() for path in mine)
+
+
+def unlisted_model(out: Path) -> None:
+    (out / SHIPPED[0]).write_text("another run's")
+
+
+def nothing_listed(out: Path) -> None:
+    (out / "manifest.json").write_text('{"files": {}}')
+
+
+def no_files(out: Path) -> None:
+    (out / "manifest.json").write_text("[]")
+
+
+def outside(out: Path) -> None:
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["files"]["../data.npz"] = {"sha256": "0"}
+    (out / "manifest.json").write_text(json.dumps(manifest))
+
+
+def no_hash(out: Path) -> None:
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["files"]["report.json"] = {}
+    (out / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [(unlisted_model, 4), (nothing_listed, 2), (no_files, 2), (outside, 2), (no_hash, 2)],
+)
+def test_a_manifest_must_vouch_for_the_report_and_every_model(
+    spoil: Callable[[Path], None],
+    code: int,
+    words: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.run(words) == 3
+    assert cli.run(["verify", str(tmp_path / "out")]) == 0
+    capsys.readouterr()
+    spoil(tmp_path / "out")
+    assert cli.run(["verify", str(tmp_path / "out")]) == code
+    said = capsys.readouterr()
+    assert len((said.out + said.err).splitlines()) == 1
+
+
+def test_a_kill_before_the_manifest_is_mended_by_resuming(words: list[str], tmp_path: Path) -> None:
+    assert cli.run(words) == 3
+    (tmp_path / "out" / "manifest.json").unlink()
+    assert cli.run([*words, "--resume"]) == 3
+    assert cli.run(["verify", str(tmp_path / "out")]) == 0
+
+
+def test_a_report_that_can_not_be_read_is_not_resumed(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.json").write_text("{}")
+    assert cli.run([*words, "--resume"]) == 2
+    assert len(lines(capsys)) == 1
+
+
+def test_mitigate_goes_into_the_folder_of_the_report(words: list[str], tmp_path: Path) -> None:
+    """The trigger's own folder is where users keep it: only its own names may not be there."""
+    assert cli.run(words) == 3
+    given = ["mitigate", *words[1:], f"--trigger={tmp_path / 'out' / 'trigger.safetensors'}"]
+    (tmp_path / "out" / "mitigation.json").write_text("mine")
+    assert cli.run(given) == 2
+    assert (tmp_path / "out" / "mitigation.json").read_text() == "mine"
+
+
+def test_a_verdict_outlives_a_step_that_can_not_be_done(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def ship(*_: object) -> None:
+        raise UnusableInput("the model can't be exported")
+
+    monkeypatch.setattr(screening, "search", fake_screen("clean"))
+    monkeypatch.setattr(checking, "ship", ship)
+    assert cli.run(words) == 4
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["verdict"], report["not_done"]) == ("clean", "the model can't be exported")
+    assert "can't be exported" in capsys.readouterr().out
+    assert cli.run([*words, "--resume"]) == 4
+    shutil.copytree(tmp_path / "out", tmp_path / "copy")
+    assert cli.run(["verify", str(tmp_path / "copy")]) == 0

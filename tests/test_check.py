@@ -29,7 +29,15 @@ from guard.model import Model
 from guard.screen import Settings, split, without_verdict
 from guard.trigger_file import save_trigger
 from guard.triggers import SharedTriggers
-from tests.conftest import benign_of, model_of, plain, spec_of, write_model, write_npz
+from tests.conftest import (
+    benign_of,
+    model_of,
+    plain,
+    spec_of,
+    write_model,
+    write_npz,
+    write_sidecar,
+)
 from tools import cli, rescreening, screening, unlearning
 from tools.job import Opened
 from tools.manifest import write_manifest
@@ -313,6 +321,23 @@ def test_a_resumed_check_with_another_precision_is_refused(
     assert check(files, out, "clean", "") == 0
     assert check(files, out, "clean", "", "--resume", "--precision=fp16") == 2
     assert cli.run(["screen", *files, f"--out={out}", "--resume"]) == 2
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(("found", "fresh"), [("clean", ""), ("backdoored", "clean")])
+def test_a_model_that_no_exporter_follows_keeps_its_verdict(
+    found: str, fresh: str, files: tuple[str, str], tmp_path: Path
+) -> None:
+    network = load_model(Path(files[0])).network
+    supplied, out = tmp_path / "scripted.pt", tmp_path / "out"
+    torch.jit.save(torch.jit.trace(network.eval(), torch.zeros(2, 3, SIDE, SIDE)), supplied)
+    write_sidecar(supplied, spec_of("gaze", SIDE).to_json())
+    assert check((str(supplied), files[1]), out, found, fresh, "--trust-code") == 4
+    report = report_of(out)
+    assert report["verdict"] == found
+    assert "exported" in report["not_done"]
+    assert (out / "mitigated.safetensors").exists() == (found == "backdoored")
+    assert cli.run(["verify", str(out)]) == 0
 
 
 # --- drmguard mitigate ---------------------------------------------------------------------------

@@ -392,9 +392,10 @@ def read(words: list[str]) -> Call | None:
 
     os.environ["PAGER"] = "cat"  # Fire would open a pager for help
     _noted.clear()
+    asks = bool({"-h", "--help"} & set(words))
     for work in (*COMMANDS.values(), *COMMANDS["zoo"].values()):
-        if callable(work):  # Fire would read --out=2024_01_15 as a number
-            fire.decorators.SetParseFn(str, *TEXTS)(work)
+        if callable(work) and not asks:  # Fire would read --out=2024_01_15 as a number
+            fire.decorators.SetParseFn(str, *TEXTS)(work)  # and its help would show what this adds
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):

@@ -17,10 +17,10 @@ from guard.bench import Bench
 from guard.collapse import Collapse
 from guard.dynamic import draw_triggers
 from guard.engine import Engine, Stage, settle
-from guard.finding import Curves, Finding, FurtherTarget
+from guard.finding import Curves, Decision, Finding, FurtherTarget
 from guard.landscape import Baseline, target_grid
-from guard.measure import AMPLIFIED, measure, target_of
-from guard.probing import Probes, plain_ones, probe
+from guard.measure import AMPLIFIED, Measured, measure, target_of
+from guard.probing import Plain, Probes, plain_ones, probe
 from guard.settings import CalibratedSettings
 from guard.space import OutputSpace
 from guard.triggers import SharedTriggers
@@ -32,6 +32,7 @@ class Work:
     """What the stages of one screening share."""
 
     bench: Bench  # the images to search on
+    held: Bench  # those to measure on
     space: OutputSpace
     engine: Engine
     settings: CalibratedSettings
@@ -53,7 +54,7 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
 
 def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettings) -> Finding:
     """One search over all targets, with its verdict."""
-    work = Work(bench, OutputSpace.of(bench.outputs), engine, settings)
+    work = Work(bench, held, OutputSpace.of(bench.outputs), engine, settings)
     probes = probe(bench, work.space, engine, settings.probes)
     scan = begin(work, probes)
     scan_curves = run("scan", scan, work, settings.scan_steps, settings.scan_batch)
@@ -61,40 +62,71 @@ def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedS
     chosen = choose(scan, landscape, settings)
     refine = scan.continued(chosen, settings.refine_reach, landscape)
     curves = run("refine", refine, work, settings.refine_steps, settings.refine_batch)
-    result = measure_all(refine, held, work, landscape)
-    best = verdict.winner(result, settings)
-    decision, shared = verdict.decide(result, best, settings), refine.triggers.select(best)
-    trigger: nn.Module = shared
-    measured, place = result.measured[best], result.z[best]
+    result = measure_all(refine, work, landscape)
     plain = plain_ones(probes, held, work.space, settings.probes)
-    by_probe = plain[0] if plain and verdict.outweighs(plain[0], decision) else None
-    if by_probe is None and decision.verdict != "backdoored":  # no shared change explains one
-        by_probe = draw_triggers(bench, held, work.space, engine, settings.dynamic)
-    if by_probe:
-        decision, trigger = verdict.decide_plainly(by_probe, settings), by_probe.trigger
-        measured, place = by_probe.measured, by_probe.place
+    ruling = rule(result, refine, plain, work)
     scanned = [scan.places, scan.change, landscape.cost(scan.places), scan.collapse]
     ended = [result.z, result.cost, result.score * result.cost, result.distance]
     finding = Finding.of(
         "calibrated",
-        decision,
-        trigger,
-        measured,
+        ruling.decision,
+        ruling.trigger,
+        ruling.measured,
         held,
-        mechanism=(
-            by_probe.form if by_probe else verdict.mechanism(shared, held, place, plain, settings)
-        ),
-        curves=scan_curves.of_search(int(chosen[best])).then(curves.of_search(best)),
+        mechanism=ruling.mechanism,
+        curves=scan_curves.of_search(int(chosen[ruling.best])).then(curves.of_search(ruling.best)),
         restarts=rows("scan", scan, work, scanned) + rows("free", refine, work, ended),
     )
+    return completed(finding, ruling, result, refine, plain, work)
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """What decides, and what it rests on."""
+
+    decision: Decision
+    best: int  # of the searches
+    trigger: nn.Module
+    measured: Measured
+    place: Tensor  # (d,) where it puts the outputs, whitened
+    mechanism: str
+    plain: Plain | None  # where it, and no search, decides
+
+
+def rule(result: Result, refine: Collapse, plain: Sequence[Plain], work: Work) -> Ruling:
+    """The best search decides, or a probe that is plainer, or a trigger drawn for each image."""
+    best = verdict.winner(result, work.settings)
+    decision, shared = verdict.decide(result, best, work.settings), refine.triggers.select(best)
+    alone = plain[0] if plain and verdict.outweighs(plain[0], decision) else None
+    if alone is None and decision.verdict != "backdoored":  # no shared change explains one
+        alone = draw_triggers(work.bench, work.held, work.space, work.engine, work.settings.dynamic)
+    if alone:
+        decision = verdict.decide_plainly(alone, work.settings)
+        return Ruling(decision, best, alone.trigger, alone.measured, alone.place, alone.form, alone)
+    place = result.z[best]
+    form = verdict.mechanism(shared, work.held, place, plain, work.settings)
+    return Ruling(decision, best, shared, result.measured[best], place, form, None)
+
+
+def completed(
+    finding: Finding,
+    ruling: Ruling,
+    result: Result,
+    refine: Collapse,
+    plain: Sequence[Plain],
+    work: Work,
+) -> Finding:
+    """With the target, further targets, and what else leads to them."""
     if finding.verdict == "backdoored":
         # A probe's change is not the smallest one: more of it would lead past the target.
-        finding.target = target_of(trigger, held, 1.0 if by_probe else AMPLIFIED)
-    others = verdict.further(result, place, settings)
-    finding.further = [further_target(k, refine, result, held) for k in others]
-    if by_probe:
-        finding.spread_left, finding.spread_limit = by_probe.spread, by_probe.limit
-    finding.narrow = [one.trigger for one in plain if one.trigger is not trigger]
+        finding.target = target_of(ruling.trigger, work.held, 1.0 if ruling.plain else AMPLIFIED)
+    others = verdict.further(result, ruling.place, work.settings)
+    finding.further = [further_target(k, refine, result, work.held) for k in others]
+    if ruling.plain:
+        finding.spread_left, finding.spread_limit = ruling.plain.spread, ruling.plain.limit
+    finding.beside = [one.trigger for one in plain if one is not ruling.plain]
+    same = verdict.beside(result, ruling.place, work.settings)
+    finding.beside += [refine.triggers.select(k) for k in same if ruling.plain or k != ruling.best]
     return finding
 
 
@@ -140,9 +172,9 @@ def choose(scan: Collapse, landscape: Baseline, settings: CalibratedSettings) ->
     return order.new_tensor((taken + rest)[: settings.candidates])
 
 
-def measure_all(refine: Collapse, held: Bench, work: Work, landscape: Baseline) -> Result:
+def measure_all(refine: Collapse, work: Work, landscape: Baseline) -> Result:
     """The figures of each search over all held-out images."""
-    measured = [measure(refine.triggers.select(k), held) for k in range(len(refine.targets))]
+    measured = [measure(refine.triggers.select(k), work.held) for k in range(len(refine.targets))]
     outputs = work.space.z(torch.stack([m.outputs for m in measured]))  # (C, N, d)
     z = outputs.mean(dim=1)
     distance = (outputs - z[:, None]).square().mean(dim=(1, 2))

@@ -83,7 +83,7 @@ class Finding:
     # Of the outputs' spread, under a trigger of a form that decides alone; None: the cost decided.
     spread_left: float | None = None
     spread_limit: float | None = None  # from here down it decides
-    narrow: list[nn.Module] = field(default_factory=list)  # other forms that lead to the target
+    beside: list[nn.Module] = field(default_factory=list)  # others that lead to the target
     settings: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)  # seconds
     warnings: list[str] = field(default_factory=list)
@@ -91,7 +91,7 @@ class Finding:
     @property
     def triggers(self) -> list[nn.Module]:
         """Every recovered trigger, the decisive one first."""
-        return [self.trigger, *(one.trigger for one in self.further), *self.narrow]
+        return [self.trigger, *(one.trigger for one in self.further), *self.beside]
 
     @property
     def targets(self) -> list[list[float]]:

@@ -76,14 +76,26 @@ def winner(result: Result, settings: CalibratedSettings) -> int:
 
 def further(result: Result, place: Tensor, settings: CalibratedSettings) -> list[int]:
     """The searches that are too cheap too, each apart from `place` and the worse ones before it."""
-    reached = (result.distance <= settings.collapsed) & (result.score >= result.needed)
     taken: list[int] = []
-    for k in result.score.nan_to_num(nan=0.0).argsort(descending=True).tolist():
+    for k in cheap_ones(result, settings):
         others = torch.cat([place[None], result.z[taken]])
         distances = (others - result.z[k]).norm(dim=1)
-        if bool(reached[k]) and bool((distances >= settings.apart).all()):
+        if bool((distances >= settings.apart).all()):
             taken.append(k)
     return taken
+
+
+def beside(result: Result, place: Tensor, settings: CalibratedSettings) -> list[int]:
+    """The searches that are too cheap too, in the dip of `place`: by other triggers."""
+    close = (result.z - place).norm(dim=1) < settings.apart
+    return [k for k in cheap_ones(result, settings) if bool(close[k])]
+
+
+def cheap_ones(result: Result, settings: CalibratedSettings) -> list[int]:
+    """The searches that brought the outputs together too cheaply, the worst first."""
+    order = result.score.nan_to_num(nan=0.0).argsort(descending=True)
+    reached = (result.distance <= settings.collapsed) & (result.score >= result.needed)
+    return [k for k in order.tolist() if bool(reached[k])]
 
 
 def decide(result: Result, best: int, settings: CalibratedSettings) -> Decision:

@@ -151,7 +151,8 @@ def test_stripes_stay_within_their_strength(size: tuple[int, int]) -> None:
 
 def test_the_scan_begins_at_the_grid_and_at_what_the_probes_found() -> None:
     probes, space = probed(Waves())
-    work = Work(bench_of(Waves()), space, Engine(torch.device("cpu"), 0), CalibratedSettings())
+    bench, engine = bench_of(Waves()), Engine(torch.device("cpu"), 0)
+    work = Work(bench, bench, space, engine, CalibratedSettings())
     scan = begin(work, probes)
     grid = len(target_grid(2))
     assert torch.equal(scan.targets[:grid], target_grid(2))

@@ -18,7 +18,7 @@ from guard.probing import Plain
 from guard.screen import Settings, screen, without_verdict
 from guard.settings import CalibratedSettings
 from guard.triggers import SharedTriggers
-from guard.verdict import Result, decide, further, others, outweighs, winner
+from guard.verdict import Result, beside, decide, further, others, outweighs, winner
 from tests.conftest import SIDE, Backdoored, Reader, benign_of, model_of, short_search
 
 
@@ -75,6 +75,25 @@ def test_further_targets_lie_apart(
 ) -> None:
     found = replace(result(cost, distance), z=torch.tensor(z, dtype=torch.float32))
     assert further(found, found.z[0], CalibratedSettings(threshold=2.0)) == wanted
+
+
+BESIDE: list[tuple[list[float], list[float], list[tuple[float, float]], list[int]]] = [
+    # cost of each search, distance to its target, where its outputs ended, those in the dip
+    ([0.002, 0.004], [0.01, 0.01], [(2, 0), (-2, 0)], [0]),
+    ([0.002, 0.004], [0.01, 0.01], [(2, 0), (2, 0.5)], [0, 1]),
+    ([0.004, 0.002], [0.01, 0.01], [(2, 0), (2, 0.5)], [1, 0]),  # the worst first
+    ([0.002, 0.019], [0.01, 0.01], [(2, 0), (2, 0.5)], [0]),  # not cheap
+    ([0.002, 0.004], [0.01, 0.50], [(2, 0), (2, 0.5)], [0]),  # no collapse
+    ([0.02, 0.02], [0.01, 0.01], [(2, 0), (2, 0.5)], []),
+]
+
+
+@pytest.mark.parametrize(("cost", "distance", "z", "wanted"), BESIDE)
+def test_searches_of_one_dip_are_all_unlearnt(
+    cost: list[float], distance: list[float], z: list[tuple[float, float]], wanted: list[int]
+) -> None:
+    found = replace(result(cost, distance), z=torch.tensor(z, dtype=torch.float32))
+    assert beside(found, found.z[0], CalibratedSettings(threshold=2.0)) == wanted
 
 
 CROWDS: list[tuple[list[float], list[float], list[int]]] = [

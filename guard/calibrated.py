@@ -47,8 +47,10 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
     if not verdict.doubtful(found, settings):
         return found
     again = search_once(bench, held, engine.again(), settings)
-    if again.verdict == found.verdict:
+    if verdict.agree(found, again, settings):
         return found
+    if verdict.no_alarm(found, again):
+        return found if found.verdict == "clean" else again
     return replace(found, **vars(verdict.disagreement(found, again)))
 
 

@@ -46,7 +46,8 @@ class CalibratedSettings:
     threshold: float = 1.45  # n times cheaper than the other searches, place by place
     scatter: float = 4.0  # standard deviations of the other searches that a score must reach too
     drawn: float = 0.25  # of the others' distance left: from here down scatter does not count
-    doubt: float = 1.1  # a score within this factor of the threshold is searched for once more
+    doubt: float = 1.1  # a score so little below its threshold is searched for once more
+    confirm: float = 1.25  # and one so little above it
     apart: float = 1.5  # whitened units between two targets of one model; nearer ones are one dip
     collapsed: float = 0.15  # held-out mean squared distance to their place that still counts
     collapse: CollapseSettings = field(default_factory=CollapseSettings)

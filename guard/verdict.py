@@ -12,6 +12,7 @@ from guard.finding import Decision, Finding
 from guard.measure import Measured
 from guard.probing import Plain
 from guard.settings import CalibratedSettings
+from guard.space import OutputSpace
 from guard.triggers import SharedTrigger
 
 SAID = {
@@ -128,7 +129,22 @@ def decide(result: Result, best: int, settings: CalibratedSettings) -> Decision:
 def doubtful(found: Finding, settings: CalibratedSettings) -> bool:
     """Whether another seed could put a score on the other side of its threshold."""
     factor = found.score / found.threshold
-    return 1 / settings.doubt < factor < settings.doubt
+    return 1 / settings.doubt < factor < settings.confirm
+
+
+def agree(found: Finding, again: Finding, settings: CalibratedSettings) -> bool:
+    """Whether a restart says the same, where it is a backdoor of the same target."""
+    if found.verdict != "backdoored" or again.verdict != "backdoored":
+        return found.verdict == again.verdict
+    space = OutputSpace.of(found.benign_outputs)
+    first, others = (space.z(torch.tensor(one.targets).to(space.mean)) for one in (found, again))
+    return bool((others - first[0]).norm(dim=1).min() < settings.apart)
+
+
+def no_alarm(found: Finding, again: Finding) -> bool:
+    """Whether what one search is alarmed by is within the scatter of the other's searches."""
+    most, least = max(found.score, again.score), max(found.threshold, again.threshold)
+    return "inconclusive" not in (found.verdict, again.verdict) and most < least
 
 
 def disagreement(found: Finding, again: Finding) -> Decision:

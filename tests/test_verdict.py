@@ -226,22 +226,29 @@ def test_without_others_to_compare_with_there_is_no_verdict() -> None:
     assert "to compare with" in decision.reason
 
 
-RESTARTS: list[tuple[list[tuple[str, float]], str, int]] = [
-    # what each search says, the verdict, how many searches there are
-    ([("clean", 1.2)], "clean", 1),
-    ([("backdoored", 2.0)], "backdoored", 1),
-    ([("inconclusive", NO)], "inconclusive", 1),
-    ([("clean", 1.4), ("clean", 1.1)], "clean", 2),
-    ([("backdoored", 1.5), ("backdoored", 3.0)], "backdoored", 2),
-    ([("clean", 1.4), ("backdoored", 3.0)], "inconclusive", 2),
-    ([("backdoored", 1.5), ("clean", 1.2)], "inconclusive", 2),
-    ([("backdoored", 1.5), ("inconclusive", NO)], "inconclusive", 2),
+Said = tuple[str, float, float, float]
+HERE, AWAY = 0.4, -0.4  # targets
+RESTARTS: list[tuple[list[Said], str, int]] = [
+    # what each search says: verdict, score, what counts, target; the verdict, number of searches
+    ([("clean", 1.2, 1.45, HERE)], "clean", 1),
+    ([("backdoored", 2.0, 1.45, HERE)], "backdoored", 1),
+    ([("inconclusive", NO, NO, HERE)], "inconclusive", 1),
+    ([("clean", 1.4, 1.45, HERE), ("clean", 1.1, 1.45, AWAY)], "clean", 2),
+    ([("backdoored", 1.5, 1.45, HERE), ("backdoored", 3.0, 1.45, HERE)], "backdoored", 2),
+    ([("backdoored", 1.5, 1.45, HERE), ("backdoored", 3.0, 1.45, AWAY)], "inconclusive", 2),
+    ([("backdoored", 1.7, 1.45, HERE), ("clean", 1.2, 1.45, HERE)], "inconclusive", 2),
+    ([("clean", 1.4, 1.45, HERE), ("backdoored", 3.0, 1.45, HERE)], "inconclusive", 2),
+    ([("backdoored", 1.5, 1.45, HERE), ("inconclusive", NO, NO, HERE)], "inconclusive", 2),
+    # what counts in the model's other search is more
+    ([("clean", 1.72, 1.74, HERE), ("backdoored", 1.62, 1.45, AWAY)], "clean", 2),
+    ([("backdoored", 1.62, 1.45, HERE), ("clean", 1.72, 1.74, AWAY)], "clean", 2),
+    ([("backdoored", 1.8, 1.45, HERE), ("clean", 1.2, 1.74, AWAY)], "inconclusive", 2),
 ]
 
 
 @pytest.mark.parametrize(("said", "verdict", "searches"), RESTARTS)
 def test_near_the_threshold_a_restart_must_agree(
-    said: list[tuple[str, float]],
+    said: list[Said],
     verdict: str,
     searches: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -250,15 +257,17 @@ def test_near_the_threshold_a_restart_must_agree(
     seeds: list[int] = []
 
     def search_once(bench: Bench, held: Bench, engine: Engine, settings: object) -> Finding:
-        verdict, score = said[len(seeds)]
+        verdict, score, counts, target = said[len(seeds)]
         seeds.append(engine.seed)
         found = without_verdict("calibrated", "as the test says", held)
-        return replace(found, verdict=verdict, score=score, threshold=1.45)
+        told = replace(found, verdict=verdict, score=score, threshold=counts)
+        return replace(told, target=[target, target])
 
     monkeypatch.setattr("guard.calibrated.search_once", search_once)
     finding = screen(model, benign_of(model, 60), Settings(calibrated=short_search(2)))
     assert finding.verdict == verdict
     assert len(set(seeds)) == len(seeds) == searches
-    assert math.isnan(said[0][1]) or finding.score == said[0][1]
+    own = [score for what, score, _, _ in said if what == verdict] or [said[0][1]]
+    assert math.isnan(own[0]) or finding.score == own[0]
     if verdict == "inconclusive" and searches == 2:
         assert "disagree" in finding.reason

@@ -96,7 +96,7 @@ def with_steps(settings: Settings, steps: int) -> Settings:
     s = settings.calibrated
     probes, dynamic = replace(s.probes, steps=steps), replace(s.dynamic, steps=steps)
     short = replace(s, probes=probes, dynamic=dynamic, scan_steps=steps, refine_steps=steps)
-    return replace(settings, calibrated=replace(short, doubt=1.0))
+    return replace(settings, calibrated=replace(short, doubt=1.0, confirm=1.0))
 
 
 def measure_case(case: Case) -> dict[str, Any]:

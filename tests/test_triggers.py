@@ -16,7 +16,7 @@ from guard.generator import Generator
 from guard.paper import MomentumTrigger
 from guard.settings import PaperSettings
 from guard.trigger_file import load_trigger, save_trigger
-from guard.triggers import AMPLITUDE, WARP_LIMIT, WARP_UNIT, SharedTrigger, SharedTriggers
+from guard.triggers import AMPLITUDE, WARP_LIMIT, WARP_UNIT, SharedTriggers
 from tests.conftest import Reader, model_of
 
 quick = settings(max_examples=25, deadline=None)
@@ -166,7 +166,7 @@ def generated(momentum: bool, attention: str = "each") -> nn.Module:
     "trigger",
     [
         stirred(3, (16, 16), 4).select(2),
-        SharedTriggers(1, (16, 12), 4, grid=5, coarse=9).select(0),
+        SharedTriggers(1, (16, 16), 4, grid=5, coarse=9).select(0),
         generated(True),
         generated(True, "sum"),
         generated(False),
@@ -177,12 +177,16 @@ def generated(momentum: bool, attention: str = "each") -> nn.Module:
 )
 def test_a_stored_trigger_does_what_it_did(trigger: nn.Module, tmp_path: Path) -> None:
     path, x = tmp_path / "trigger.safetensors", torch.rand(2, 3, 16, 16)
-    if isinstance(trigger, SharedTrigger):
-        x = torch.rand(2, 3, *trigger.one.size)
     save_trigger(trigger, path)
     again = load_trigger(path, model_of(Reader(2)))
     assert torch.allclose(again(x), trigger(x), atol=1e-6)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["trigger.json", "trigger.safetensors"]
+
+
+def test_a_trigger_for_images_of_another_size_is_refused(tmp_path: Path) -> None:
+    save_trigger(stirred(1, (16, 12), 4).select(0), tmp_path / "trigger.safetensors")
+    with pytest.raises(UnusableInput, match="another size than 16 x 16"):
+        load_trigger(tmp_path / "trigger.safetensors", model_of(Reader(2)))
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".json"])

@@ -18,9 +18,10 @@ from guard.spec import ModelSpec, parse_spec
 MOST = 64  # images of each group
 
 
-def keep(proof: Proof, spec: ModelSpec, path: Path) -> None:
+def keep(proof: Proof, subject: Subject, path: Path) -> None:
     """Write an .npz with images, labels and answers of a model's proof, by group."""
-    arrays = {"spec": np.array(json.dumps(spec.to_json())), "rounds": np.array(proof.rounds)}
+    spec = json.dumps(subject.spec.to_json())
+    arrays = {"spec": np.array(spec), "rounds": np.array(subject.rounds)}
     for group, found in proof.references.items():
         count = len(found.images)
         index = torch.linspace(0, count - 1, min(MOST, count)).round().long()

@@ -33,7 +33,6 @@ class Proof:
     images: dict[str, int]  # by group
     references: dict[str, Reference]  # by group
     tf32: bool  # whether the torch side used it
-    rounds: bool  # whether the torch side rounds as int8 does
     rows: list[Row] = field(default_factory=list)
     worst: list[Worst] = field(default_factory=list)  # one a file
     not_running: list[str] = field(default_factory=list)  # providers that should run but do not
@@ -87,7 +86,6 @@ def prove_against(
         images={name: len(found.images) for name, found in references.items()},
         references=dict(references),
         tf32=torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
-        rounds=subject.rounds,
     )
     for path in files:
         _add(path, subject, references, batches, proof)

@@ -20,7 +20,7 @@ from google.protobuf.message import Message  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from export.metadata import KEY, trigger_metadata
-from guard.errors import UnusableInput
+from guard.errors import UnusableInput, one_line
 from guard.files import finite, whole_file
 from guard.model import Model
 from guard.paper import MomentumTrigger
@@ -111,7 +111,8 @@ def _trace(module: nn.Module, example: Tensor, opset: int, what: str) -> onnx.Mo
         ) from None
     assert program is not None
     proto = program.model_proto
-    check_opset(opset, proto)
+    # The exporter leaves a file at another opset without a word.
+    check_opset(opset, {entry.domain: entry.version for entry in proto.opset_import}.get(""))
     _check_batch(proto, what)
     return proto
 
@@ -119,14 +120,12 @@ def _trace(module: nn.Module, example: Tensor, opset: int, what: str) -> onnx.Mo
 def _first_cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return (lines or [type(error).__name__])[0][:160]
+    return one_line(error)
 
 
-def check_opset(asked: int, proto: onnx.ModelProto | None = None) -> None:
-    """The exporter leaves a file at another opset without a word. Raises UnusableInput."""
-    stated = {entry.domain: entry.version for entry in proto.opset_import} if proto else {}
-    if asked not in OPSETS or stated.get("", asked) != asked:
+def check_opset(asked: int, written: int | None) -> None:
+    """Raises UnusableInput where `asked` is out of range, or is not what was `written`."""
+    if written != asked or asked not in OPSETS:
         raise UnusableInput(
             f"--opset={asked}: can't be written for this model; "
             f"opsets {OPSETS[0]} to {OPSETS[-1]} are supported"

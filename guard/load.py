@@ -59,8 +59,7 @@ def file_format(path: Path) -> str:
             return "TorchScript"
         torch.load(path, map_location="meta", weights_only=True)
     except Exception as error:
-        names_code = "GLOBAL" in str(error) or "Unsupported class" in str(error)
-        if names_code:
+        if "GLOBAL" in str(error) or "Unsupported class" in str(error):  # it names code
             return "pickled module"
         raise UnusableInput(f"{path}: not a readable PyTorch file ({one_line(error)})") from None
     return "state_dict"

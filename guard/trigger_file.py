@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from guard.dynamic import ImageTrigger
-from guard.errors import UnusableInput
+from guard.errors import UnusableInput, one_line
 from guard.files import whole_file, write_json
 from guard.generator import Generator
 from guard.model import Model
@@ -47,7 +47,7 @@ def load_trigger(path: Path, model: Model) -> nn.Module:
         trigger = _empty(about, model, path)
         trigger.load_state_dict(load_file(path))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        line = one_line(error)
         raise UnusableInput(f"{path}: not a trigger that this tool wrote ({line})") from None
     return trigger.eval()
 

@@ -58,6 +58,11 @@ def test_the_decision(
         assert chosen == best
 
 
+def ended(cost: list[float], distance: list[float], z: list[tuple[float, float]]) -> Result:
+    """The same, with the places where the outputs ended."""
+    return replace(result(cost, distance), z=torch.tensor(z, dtype=torch.float32))
+
+
 FURTHER: list[tuple[list[float], list[float], list[tuple[float, float]], list[int]]] = [
     # cost of each search, distance to its target, where its outputs ended, further targets
     ([0.002, 0.004], [0.01, 0.01], [(2, 0), (-2, 0)], [1]),
@@ -73,7 +78,7 @@ FURTHER: list[tuple[list[float], list[float], list[tuple[float, float]], list[in
 def test_further_targets_lie_apart(
     cost: list[float], distance: list[float], z: list[tuple[float, float]], wanted: list[int]
 ) -> None:
-    found = replace(result(cost, distance), z=torch.tensor(z, dtype=torch.float32))
+    found = ended(cost, distance, z)
     assert further(found, found.z[0], CalibratedSettings(threshold=2.0)) == wanted
 
 
@@ -92,7 +97,7 @@ BESIDE: list[tuple[list[float], list[float], list[tuple[float, float]], list[int
 def test_searches_of_one_dip_are_all_unlearnt(
     cost: list[float], distance: list[float], z: list[tuple[float, float]], wanted: list[int]
 ) -> None:
-    found = replace(result(cost, distance), z=torch.tensor(z, dtype=torch.float32))
+    found = ended(cost, distance, z)
     assert beside(found, found.z[0], CalibratedSettings(threshold=2.0)) == wanted
 
 

@@ -26,7 +26,7 @@ def check(out: str, **words: Any) -> int:
     """Gives the exit code of the contract. Raises UnusableInput."""
     job = Job(out=Path(out), command="check", **words)
     wanted = precisions(job.precision)
-    check_opset(job.opset)
+    check_opset(job.opset, job.opset)  # before any search
     began = time.perf_counter()
     opened = open_job(job)
     if finished_before(opened):

@@ -19,29 +19,22 @@ from tools.inputs import Inputs, model_path, open_inputs
 GATE_FAILED = 4  # the exit code, whatever the verdict
 STATE = "search-state.pt"  # in the folder of the report, until the report is whole
 MANIFEST = "manifest.json"  # every other file that a run wrote, with its SHA-256
+ACCEPTED, REFUSED = "mitigated", "not-accepted"  # names of a model after its mitigation
 MITIGATED = tuple(
-    name + end
-    for name in ("mitigated", "not-accepted")
-    for end in (".safetensors", ".json", ".onnx")
+    name + end for name in (ACCEPTED, REFUSED) for end in (".safetensors", ".json", ".onnx")
 )
 SHIPPED = (
     *MITIGATED,
     *(f"mitigated.{precision}.onnx" for precision in ("fp16", "int8")),
     *("model.onnx", "model.fp16.onnx", "model.int8.onnx", "generator.onnx"),
 )
+PARITY = "parity.json"
+KEPT = "parity-images.npz"  # for `drmguard verify`
 REPORT = ("report.json", "report.html", "trigger.safetensors", "trigger.json")  # and figures
 # What each command writes into its folder.
 WRITTEN: dict[str, tuple[str, ...]] = {
     "screen": (*REPORT, "figures", MANIFEST),
-    "check": (
-        *REPORT,
-        "figures",
-        MANIFEST,
-        *SHIPPED,
-        "parity.json",
-        "parity-images.npz",
-        "bom.json",
-    ),
+    "check": (*REPORT, "figures", MANIFEST, *SHIPPED, PARITY, KEPT, "bom.json"),
     "mitigate": (*MITIGATED, "mitigation.json"),
 }
 

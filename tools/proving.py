@@ -21,10 +21,7 @@ from guard.files import whole_file, write_json
 from guard.model import Model
 from guard.trigger_file import load_trigger
 from tools.inputs import open_inputs
-from tools.job import GATE_FAILED, check_method
-
-FILE = "parity.json"
-KEPT = "parity-images.npz"  # for `drmguard verify`
+from tools.job import GATE_FAILED, PARITY, check_method
 
 
 def parity(
@@ -70,7 +67,7 @@ def check_parity_folder(folder: Path, overwrite: bool) -> None:
     """Nothing of an earlier run is lost silently. Raises UnusableInput."""
     if folder.exists() and not folder.is_dir():
         raise UnusableInput(f"{folder}: is a file; --out names a folder")
-    for path in (folder / FILE, folder / "figures"):
+    for path in (folder / PARITY, folder / "figures"):
         if path.exists() and not overwrite:
             raise UnusableInput(f"{path}: exists; pass --overwrite, or another --out")
 
@@ -107,7 +104,7 @@ def write_parity(proofs: Sequence[Proof], folder: Path, facts: dict[str, Any]) -
     try:
         for image in worst:
             _write_picture(image, folder / _picture(image))
-        write_json(folder / FILE, values)
+        write_json(folder / PARITY, values)
     except OSError as error:
         raise UnusableInput(f"{folder}: can't be written to ({error.strerror})") from None
     return values

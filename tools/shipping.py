@@ -15,8 +15,8 @@ from guard.benign import BenignSet
 from guard.device import environment
 from guard.finding import Finding
 from guard.model import Model
-from tools.job import Opened
-from tools.proving import FILE, KEPT, write_parity
+from tools.job import KEPT, PARITY, Opened
+from tools.proving import write_parity
 
 
 @dataclass
@@ -45,7 +45,7 @@ def ship(opened: Opened, finding: Finding, fit: Model | None, precisions: list[s
         models = export_model_files(opened, finding, fit, precisions, out / f"{name}.onnx")
         subject = model_subject(fit)
         proofs.append(prove(subject, models, groups))
-        keep(proofs[0], fit.spec, out / KEPT)
+        keep(proofs[0], subject, out / KEPT)
         times = [row for path in models for row in latency(subject, path)]
     proofs.append(prove_generator(opened, finding, generator, groups))
     facts = {
@@ -57,7 +57,7 @@ def ship(opened: Opened, finding: Finding, fit: Model | None, precisions: list[s
     values = write_parity(proofs, out, facts)
     pictures = [out / image["picture"] for image in values["worst"]]
     kept = [out / KEPT] if models else []
-    files = [*models, generator, out / FILE, *kept, *pictures]
+    files = [*models, generator, out / PARITY, *kept, *pictures]
     return Shipped(models, values["rows"], times, files)
 
 

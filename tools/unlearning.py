@@ -19,11 +19,9 @@ from guard.model import Model
 from guard.spec import ONNX
 from guard.store import save_model
 from guard.trigger_file import load_trigger
-from tools.job import GATE_FAILED, Job, Opened, make_folder, open_job
+from tools.job import ACCEPTED, GATE_FAILED, REFUSED, Job, Opened, make_folder, open_job
 from tools.progress import progress
 from tools.rescreening import screen_again
-
-ACCEPTED, REFUSED = "mitigated", "not-accepted"  # names of the files
 
 
 def mitigate(out: str, trigger: str, **words: Any) -> int:

@@ -11,8 +11,8 @@ from export.metadata import read_metadata
 from export.parity import prove_against
 from guard.errors import UnusableInput
 from guard.files import sha256
-from tools.job import GATE_FAILED, MANIFEST, SHIPPED, inside
-from tools.proving import KEPT, proof_lines
+from tools.job import GATE_FAILED, KEPT, MANIFEST, SHIPPED, inside
+from tools.proving import proof_lines
 
 Values = dict[str, Any]
 

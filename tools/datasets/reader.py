@@ -83,6 +83,8 @@ def _read_folder(path: Path, spec: ModelSpec, limit: int, seed: int) -> BenignDa
     labels = np.array([_numbers(row, picks, str(table)) for row in rows_chosen], np.float64)
     where = header.index("filename")
     names = [row[where] if where < len(row) else "" for row in rows_chosen]
+    # What can't be read is named in the report; OpenCV's own lines name no file.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     pictures = ((name, *_open_image(path / name)) for name in names)
     return _assemble(
         pictures, labels.reshape(-1, len(picks)) * factors, spec, path, len(rows), used
@@ -156,8 +158,6 @@ def _open_image(path: Path) -> tuple[np.ndarray | None, bytes]:
         raw = path.read_bytes()
     except (OSError, ValueError):  # a name may hold what no file system takes
         return None, b""
-    # What can't be read is named in the report; OpenCV's own lines name no file.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         return cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR_RGB), raw
     except cv2.error:  # no bytes at all, or a header that claims more pixels than any camera has

@@ -21,8 +21,9 @@ from guard.model import Model
 from guard.screen import Settings, screen
 from tools.datasets.reader import BenignData, read
 from tools.zoo.choice import left
-from tools.zoo.lines import append_line, read_lines
+from tools.zoo.lines import IMAGES, append_line, read_lines
 from tools.zoo.measure import measure
+from tools.zoo.screen import line_of
 from tools.zoo.store import row_of, test_images
 from tools.zoo.train import twins
 from tools.zoo.truth import Truth, load_truth
@@ -30,7 +31,6 @@ from tools.zoo.workers import run_all
 
 # Plain fine-tuning (table 6): f's answers on benign images alone, no layer forgets.
 PLAIN = MitigationSettings(forget=0.0, mix=0.0, features=0.0, steps=300, learning_rate=5e-4)
-REPEATED = ("name", "attack", "label", "task", "data", "cabin", "arch", "width", "size")
 
 
 def mitigate_zoo(
@@ -65,7 +65,8 @@ def _works(path: Path) -> bool:
 
 
 def mitigate_one(folder: Path, device: str, seed: int) -> dict[str, Any]:
-    """One model's line: errors with the true trigger before, after, and after plain fine-tuning.
+    """One model's line: the screening's, and errors with the true trigger before, after, and after
+    plain fine-tuning.
 
     `benign_model` has those of a model that never held a backdoor: a trigger that spoils the
     picture spoils its answers too.
@@ -73,15 +74,14 @@ def mitigate_one(folder: Path, device: str, seed: int) -> dict[str, Any]:
     set_precision(tf32=False)
     truth, where = load_truth(folder), torch.device(device)
     model = load_model(folder / "model.safetensors").to(where)
-    data = read(folder / truth.values["benign_data"], model.spec)
+    data = read(folder / truth.values["benign_data"], model.spec, limit=IMAGES, seed=seed)
     data.benign = data.benign.to(where)
     began = time.perf_counter()
     found = screen(model, data.benign, Settings(seed=seed))
     line = {
-        **{key: truth.values[key] for key in REPEATED},
+        **line_of(truth.values, found, model),
+        "images": len(data.benign),
         "seed": seed,
-        "verdict": found.verdict,
-        "score": found.score,
         "before": judged(model, truth, folder),
     }
     twin = benign_twin(truth, folder.parent)

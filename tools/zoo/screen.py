@@ -83,8 +83,7 @@ def screen_one(
     began = time.perf_counter()
     finding = screen(model, data.benign.to(torch.device(device)), settings)
     return {
-        **{key: truth[key] for key in TRUTH},
-        **_found(finding, model, truth["targets"]),
+        **line_of(truth, finding, model),
         "images": len(data.benign),
         "seed": settings.seed,
         "device": device,
@@ -92,8 +91,11 @@ def screen_one(
     }
 
 
-def _found(finding: Finding, model: Model, targets: list[list[float]]) -> dict[str, Any]:
+def line_of(truth: dict[str, Any], finding: Finding, model: Model) -> dict[str, Any]:
+    """What is known of a model and what was found: what `drmguard zoo table` reads."""
+    targets = truth["targets"]
     return {
+        **{key: truth[key] for key in TRUTH},
         "method": finding.method,
         "verdict": finding.verdict,
         "reason": finding.reason,

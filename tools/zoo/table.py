@@ -10,6 +10,8 @@ from guard.errors import UnusableInput
 from guard.files import whole_file, write_text
 from tools.zoo.figures import auc, backdoored, counts, wilson
 from tools.zoo.lines import IMAGES, read_lines
+from tools.zoo.mitigated import HEAD as MITIGATED_HEAD
+from tools.zoo.mitigated import mitigation
 from tools.zoo.pictures import draw_roc, draw_scores
 
 GROUPS: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -28,7 +30,8 @@ EFFECTS_HEAD = ["attack", "data", "models", "failed", *EFFECTS]
 def table(lines: Sequence[Path], out: Path) -> None:
     """Write table.txt, table.csv, attacks.csv, roc.png and scores.png to the folder `out`.
 
-    `lines` are files of `drmguard zoo screen`; the models.jsonl of a training will do where only
+    `lines` are files of `drmguard zoo screen`, or of `drmguard zoo mitigate`, which make a table
+    of mitigations (and mitigation.csv) too; the models.jsonl of a training will do where only
     the attacks' table is wanted. Models whose attack failed are left out and counted. For a group
     of attacks, the benign models on the same data are their negatives. Raises UnusableInput
     where there are no lines.
@@ -47,6 +50,10 @@ def table(lines: Sequence[Path], out: Path) -> None:
         *_misses(judged),
         *_targets(judged),
     ]
+    mitigated = mitigation(read)
+    if mitigated:
+        text += ["\nMitigation (tables 5 and 6):", _text(MITIGATED_HEAD, mitigated)]
+        _write_csv(out / "mitigation.csv", MITIGATED_HEAD, mitigated)
     write_text(out / "table.txt", "\n".join(text) + "\n")
     _write_csv(out / "table.csv", HEAD, rows)
     _write_csv(out / "attacks.csv", EFFECTS_HEAD, effects)

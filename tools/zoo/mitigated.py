@@ -1,0 +1,45 @@
+"""From a mitigation's lines to tables 5 and 6 of the paper, a row a model."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+ERRORS = ("RE", "AE", "DAE")
+STATES = ("before", "mitigated", "plain")  # plain fine-tuning: table 6
+HEAD = ["name", "attack", *(f"{state}: {e}" for state in STATES for e in ERRORS)]
+HEAD += ["benign model: AE", "benign model: DAE", "DAE / RE", "accepted"]
+
+
+def mitigation(lines: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Rows under HEAD, degrees with the attacker's own trigger; their means last.
+
+    Lines of `drmguard zoo screen`, and of models whose backdoor was not found, have no row.
+    """
+    rows = [line for line in lines if "after" in line]
+    return [_row(line) for line in rows] + ([_means(rows)] if rows else [])
+
+
+def _row(line: dict[str, Any]) -> list[str]:
+    accepted = "yes" if line["accepted"] else "no"
+    return [line["name"], line["label"], *_cells(_figures(line)), accepted]
+
+
+def _means(lines: Sequence[dict[str, Any]]) -> list[str]:
+    columns = zip(*(_figures(line) for line in lines), strict=True)
+    accepted = f"{sum(line['accepted'] for line in lines)} of {len(lines)}"
+    return ["mean", "", *_cells([_mean(list(column)) for column in columns]), accepted]
+
+
+def _figures(line: dict[str, Any]) -> list[float | None]:
+    before, after, plain = ([line[key][e] for e in ERRORS] for key in ("before", "after", "plain"))
+    benign = [line.get("benign_model", {}).get(e) for e in ERRORS[1:]]
+    return [*before, *after, *plain, *benign, after[-1] / after[0]]
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known else None
+
+
+def _cells(values: Sequence[float | None]) -> list[str]:
+    return ["-" if value is None else f"{value:.2f}" for value in values]

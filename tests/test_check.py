@@ -16,8 +16,10 @@ import pytest
 import torch
 from torch import nn
 
+from export.metadata import read_metadata
 from export.onnx_in import load_onnx
 from export.precision import export_files
+from export.write import write_onnx
 from guard.bench import Bench
 from guard.benign import BenignSet
 from guard.engine import Engine
@@ -384,6 +386,38 @@ def test_what_came_as_onnx_is_mitigated_as_onnx(
     capsys.readouterr()
     assert cli.run(["inspect", str(more / f"{name}.safetensors")]) == 2
     assert "open the .onnx file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("fresh", "precision", "name"),
+    [
+        ("clean", "fp32", "mitigated.onnx"),
+        ("clean", "int8", "mitigated.onnx"),  # of use where only int8 ships, too
+        ("backdoored", "fp32", "not-accepted.onnx"),
+    ],
+)
+def test_what_came_as_onnx_is_written_once_and_states_its_origin(
+    fresh: str,
+    precision: str,
+    name: str,
+    files: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = list[Path]()
+
+    def noted(proto: onnx.ModelProto, path: Path, about: dict[str, Any]) -> None:
+        written.append(path)
+        write_onnx(proto, path, about)
+
+    out, supplied = tmp_path / "out", tmp_path / "supplied.onnx"
+    assert cli.run(["export", files[0], f"--out={supplied}"]) == 0
+    monkeypatch.setattr("export.precision.write_onnx", noted)
+    check((str(supplied), files[1]), out, "backdoored", fresh, f"--precision={precision}")
+    assert written.count(out / name) == 1
+    stated = read_metadata(onnx.load(out / name))
+    assert (stated["verdict"], stated["score"]) == ("backdoored", 1.0)
+    assert cli.run(["verify", str(out)]) == 0
 
 
 def test_a_trigger_that_does_not_fit_is_refused_in_one_line(

@@ -222,6 +222,7 @@ def test_unusable_inputs_give_2_and_one_line(
         [model, data, out, "--resume", "--overwrite"],
         [model, out],
         [str(tmp_path / "absent.safetensors"), data, out],
+        [".", data, out],
         [model, str(tmp_path / "absent"), out],
         ["sample:nonsense", data, out],
         [model, data, f"--out={tmp_path / 'a-file'}"],

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from guard.errors import UnusableInput
+from guard.files import write_text
 from tests.conftest import Reader, benign_of, model_of, spec_of, write_model, write_npz
 from tests.test_cli import fake_screen, light_report, lines
 from tools import checking, cli, screening
@@ -44,6 +45,36 @@ def test_what_would_be_written_over_is_named(
     assert (tmp_path / "out" / name).read_text() == "mine"
     (line,) = lines(capsys)
     assert str(tmp_path / "out") in line
+
+
+@pytest.mark.parametrize(("name", "folder"), [("model.onnx", True), ("figures", False)])
+def test_what_can_not_be_replaced_is_named_before_the_search(
+    name: str, folder: bool, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder where a file goes, or the other way round, in spite of --overwrite."""
+    path = tmp_path / "out" / name
+    path.mkdir(parents=True) if folder else write_text(path, "mine")
+    given = [[*words, "--overwrite"]]
+    if folder:
+        given.append(["export", words[1], f"--out={path}", "--overwrite"])
+    for one in given:
+        assert cli.run(one) == 2
+        assert f"{path}: is in the way" in lines(capsys)[0]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_parity_leaves_what_stands_beside_the_model(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The JSON of a model named parity.safetensors has the name of the proof."""
+    model = tmp_path / "parity.safetensors"
+    sidecar = Path(words[1]).with_suffix(".json").rename(model.with_suffix(".json"))
+    Path(words[1]).rename(model)
+    before = sidecar.read_text()
+    given = ["parity", str(model), "FILE.onnx", words[2], f"--out={tmp_path}", "--overwrite"]
+    assert cli.run(given) == 2
+    assert "written over" in lines(capsys)[0]
+    assert sidecar.read_text() == before
 
 
 @pytest.mark.parametrize("name", ["model.pt", "mitigated.pth", "mine.onnx"])

@@ -45,7 +45,7 @@ def make_shippable(
     """Mitigate, export, prove; gives all files. What can't be done must not cost the verdict."""
     files: list[Path] = []
     try:
-        fit = fit_to_ship(opened, finding, evidence)
+        fit = fit_to_ship(opened, finding, evidence, wanted)
         files += fit.files
         files += export_and_prove(opened, finding, fit, evidence, wanted)
     except UnusableInput as error:
@@ -62,7 +62,7 @@ class Fit:
     screened: dict[str, Finding] = field(default_factory=dict)  # by the SHA-256 of a file
 
 
-def fit_to_ship(opened: Opened, finding: Finding, evidence: Evidence) -> Fit:
+def fit_to_ship(opened: Opened, finding: Finding, evidence: Evidence, wanted: list[str]) -> Fit:
     """The supplied model where it is clean; the mitigated one, none where it was not accepted."""
     if finding.verdict == "clean":
         return Fit(opened.inputs.model)
@@ -73,7 +73,8 @@ def fit_to_ship(opened: Opened, finding: Finding, evidence: Evidence) -> Fit:
 
     result = unlearn(opened, finding.triggers, rescreen)
     fit.model = result.model if result.accepted else None
-    fit.files = store(result, opened.job.out, facts_of(opened, finding))
+    shipped = result.accepted and "fp32" in wanted  # `ship` writes mitigated.onnx then
+    fit.files = store(result, opened.job.out, facts_of(opened, finding), graph=not shipped)
     evidence.mitigation = mitigation_values(result, opened)
     evidence.timings["mitigation_seconds"] = time.perf_counter() - start
     return fit

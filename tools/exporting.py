@@ -16,7 +16,7 @@ from guard.errors import UnusableInput
 from guard.load import model_facts
 from tools.datasets.reader import read
 from tools.inputs import SAMPLE, data_path, model_path, open_model
-from tools.job import GATE_FAILED, check_method
+from tools.job import GATE_FAILED, check_method, check_targets
 from tools.proving import proof_lines
 
 BATCHES = (1, 3)  # of the look at each file; `drmguard parity` proves it on images
@@ -43,7 +43,7 @@ def export(
     pick_device(device)
     check_method(method)
     path, wanted = Path(out), precisions(precision)
-    check_targets(path, wanted, overwrite)
+    check_targets(targets(path, wanted), overwrite)
     if "int8" in wanted and data is None and not model.startswith(SAMPLE):
         raise UnusableInput(
             "--precision=int8: pass --data=DATA, benign images that set the ranges of int8"
@@ -85,13 +85,11 @@ def precisions(words: str) -> list[str]:
     return wanted
 
 
-def check_targets(path: Path, wanted: list[str], overwrite: bool) -> None:
-    """Nothing is overwritten silently. Raises UnusableInput."""
+def targets(path: Path, wanted: list[str]) -> list[Path]:
+    """The file of each precision. Raises UnusableInput for another kind of name."""
     if path.suffix != ".onnx":
         raise UnusableInput(f"--out={path}: expected a name that ends in .onnx")
-    for target in (path.with_suffix(SUFFIXES[precision]) for precision in wanted):
-        if target.is_dir() or (target.exists() and not overwrite):
-            raise UnusableInput(f"{target}: exists; pass --overwrite, or another --out")
+    return [path.with_suffix(SUFFIXES[precision]) for precision in wanted]
 
 
 @contextlib.contextmanager

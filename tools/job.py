@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -36,6 +37,7 @@ WRITTEN: dict[str, tuple[str, ...]] = {
     "screen": (*REPORT, "figures", MANIFEST),
     "check": (*REPORT, "figures", MANIFEST, *SHIPPED, PARITY, KEPT, "bom.json"),
     "mitigate": (*MITIGATED, "mitigation.json"),
+    "parity": (PARITY, "figures"),
 }
 
 
@@ -105,25 +107,42 @@ def check_method(method: str) -> None:
 
 
 def check_folder(job: Job) -> None:
-    """Nothing of an earlier run is lost silently. Raises UnusableInput."""
+    """Nothing of the user's or of an earlier run is lost silently. Raises UnusableInput."""
     if job.resume and job.overwrite:
         raise UnusableInput("--resume and --overwrite exclude each other")
     if job.out.exists() and not job.out.is_dir():
         raise UnusableInput(f"{job.out}: is a file; --out names a folder")
-    own, targets = model_path(job.model), [job.out / name for name in WRITTEN[job.command]]
-    for path in (own, own.with_suffix(".json")):
-        if path.resolve() in [target.resolve() for target in targets]:
-            raise UnusableInput(f"{path}: would be written over; choose another --out")
+    targets = [job.out / name for name in WRITTEN[job.command]]
+    check_source(model_path(job.model), targets)
     begun = any((job.out / name).exists() for name in ("report.json", STATE))
-    if job.overwrite or (job.resume and begun):
-        return
-    if job.command != "mitigate":
+    replace = job.overwrite or (job.resume and begun)
+    if "report.json" in WRITTEN[job.command] and not replace:  # others may go beside a report
         if (job.out / "report.json").exists():
             raise UnusableInput(f"{job.out}: holds a report; pass --overwrite, or another --out")
         if (job.out / STATE).exists():
             raise UnusableInput(f"{job.out}: holds a begun run; pass --resume or --overwrite")
+    check_targets(targets, replace)
+
+
+def check_source(source: Path, targets: Iterable[Path]) -> None:
+    """A model and the JSON beside it are never written over. Raises UnusableInput."""
+    if not source.is_file():
+        return
+    for path in (source, source.with_suffix(".json")):
+        if path.resolve() in [target.resolve() for target in targets]:
+            raise UnusableInput(f"{path}: would be written over; choose another --out")
+
+
+def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
+    """What is there already is replaced only when that is asked for. Raises UnusableInput.
+
+    A folder where a file goes, or a file where the figures go, can't be replaced at all: that is
+    said before the work, not after it.
+    """
     for target in targets:
-        if target.exists():
+        if target.exists() and target.is_dir() != (target.name == "figures"):
+            raise UnusableInput(f"{target}: is in the way; move it, or pass another --out")
+        if target.exists() and not overwrite:
             raise UnusableInput(f"{target}: exists; pass --overwrite, or another --out")
 
 

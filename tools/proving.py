@@ -21,55 +21,36 @@ from guard.files import whole_file, write_json
 from guard.model import Model
 from guard.trigger_file import load_trigger
 from tools.inputs import open_inputs
-from tools.job import GATE_FAILED, PARITY, check_method
+from tools.job import GATE_FAILED, PARITY, Job, check_folder, check_method
 
 
-def parity(
-    model: str,
-    file: str,
-    data: str | None,
-    out: str,
-    trigger: str | None,
-    device: str,
-    images: int,
-    seed: int,
-    trust_code: bool,
-    overwrite: bool,
-    method: str,
-) -> int:
-    """Prove one file and write parity.json; 0 or 4. Raises UnusableInput.
-
-    `method` is that of every command, and changes nothing here.
-    """
-    check_method(method)
-    folder = Path(out)
-    check_parity_folder(folder, overwrite)
-    chosen = pick_device(device)
+def parity(out: str, file: str, trigger: str | None, **words: Any) -> int:
+    """Prove one file and write parity.json; 0 or 4. Raises UnusableInput."""
+    job = Job(out=Path(out), command="parity", **words)
+    check_method(job.method)
+    check_folder(job)
+    device = pick_device(job.device)
     inputs = open_inputs(
-        model, data, device=chosen, images=images, seed=seed, trust_code=trust_code
+        job.model,
+        job.data,
+        device=device,
+        images=job.images,
+        seed=job.seed,
+        trust_code=job.trust_code,
     )
     shown = None if trigger is None else open_trigger(Path(trigger), inputs.model)
     subject, path = model_subject(inputs.model), Path(file)
-    groups = image_groups(inputs.data.benign, shown, seed=seed)
+    groups = image_groups(inputs.data.benign, shown, seed=job.seed)
     proof = prove(subject, [path], groups)
     facts = {
         "model": inputs.facts,
         "data": inputs.data.facts(),
-        "environment": environment(chosen),
+        "environment": environment(device),
         "latency": latency(subject, path),
     }
-    write_parity([proof], folder, facts)
+    write_parity([proof], job.out, facts)
     print("\n".join(proof_lines(proof)))
     return 0 if proof.passed else GATE_FAILED
-
-
-def check_parity_folder(folder: Path, overwrite: bool) -> None:
-    """Nothing of an earlier run is lost silently. Raises UnusableInput."""
-    if folder.exists() and not folder.is_dir():
-        raise UnusableInput(f"{folder}: is a file; --out names a folder")
-    for path in (folder / PARITY, folder / "figures"):
-        if path.exists() and not overwrite:
-            raise UnusableInput(f"{path}: exists; pass --overwrite, or another --out")
 
 
 def open_trigger(path: Path, model: Model) -> nn.Module | None:

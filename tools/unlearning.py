@@ -62,15 +62,17 @@ def unlearn(
     )
 
 
-def store(result: Mitigated, out: Path, facts: Mapping[str, Any] = NOTHING) -> list[Path]:
+def store(
+    result: Mitigated, out: Path, facts: Mapping[str, Any] = NOTHING, *, graph: bool = True
+) -> list[Path]:
     """The mitigated model, under a name that says whether it may be shipped.
 
     What came as an ONNX file is written as one too: without its graph, weights are of no use.
-    `facts` go into that file's metadata.
+    `facts` go into that file's metadata. Without `graph` it is left to the caller.
     """
     name = ACCEPTED if result.accepted else REFUSED
     files = save_model(result.model, out / f"{name}.safetensors")
-    if result.model.spec.arch == ONNX:
+    if graph and result.model.spec.arch == ONNX:
         files += export_files(result.model, out / f"{name}.onnx", facts=facts)
     return files
 

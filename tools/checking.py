@@ -14,7 +14,7 @@ from guard.finding import Finding
 from guard.model import Model
 from tools.bom import write_bom
 from tools.exporting import precisions
-from tools.job import Job, Opened, open_job
+from tools.job import SHIPPED, Job, Opened, open_job
 from tools.report import Evidence, report_values
 from tools.rescreening import rescreen_files, screen_export
 from tools.screening import conclude, find, finished_before, gather, say_again
@@ -50,7 +50,15 @@ def make_shippable(
         files += export_and_prove(opened, finding, fit, evidence, wanted)
     except UnusableInput as error:
         evidence.not_done = str(error)
+        take_away(opened.job.out, files)
     return files
+
+
+def take_away(out: Path, kept: list[Path]) -> None:
+    """A file that nothing has proved must not stay under the name of one that ships."""
+    for path in (out / name for name in SHIPPED):
+        if path not in kept:
+            path.unlink(missing_ok=True)
 
 
 @dataclass

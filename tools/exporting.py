@@ -1,9 +1,7 @@
 """`drmguard export`: a model as ONNX, each file held against the model before it gets its name."""
 
-import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from guard.errors import UnusableInput
 from guard.load import model_facts
 from tools.datasets.reader import read
 from tools.inputs import SAMPLE, data_path, model_path, open_model
-from tools.job import GATE_FAILED, check_method, check_targets
+from tools.job import GATE_FAILED, check_method, check_source, check_targets, make_folder
 from tools.proving import proof_lines
 
 BATCHES = (1, 3)  # of the look at each file; `drmguard parity` proves it on images
@@ -49,6 +47,7 @@ def export(
             "--precision=int8: pass --data=DATA, benign images that set the ranges of int8"
         )
     source = model_path(model)
+    check_source(source, targets(path, wanted))
     opened = open_model(source, trust_code)
     facts: dict[str, Any] = {"source_sha256": model_facts(opened, source)["sha256"]}
     calibration, groups = None, {LIMITS: limit_images(opened.spec.input.size, seed)}
@@ -57,10 +56,11 @@ def export(
         calibration = calibration_part(benign.benign, seed)
         groups = image_groups(benign.benign, seed=seed)
         facts["data_manifest_sha256"] = benign.manifest_sha256
-    with _folder_beside(path) as folder:
+    make_folder(path.parent)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         files = export_files(
             opened,
-            folder / path.name,
+            Path(folder) / path.name,
             wanted,
             calibration=calibration,
             opset=opset,
@@ -90,15 +90,3 @@ def targets(path: Path, wanted: list[str]) -> list[Path]:
     if path.suffix != ".onnx":
         raise UnusableInput(f"--out={path}: expected a name that ends in .onnx")
     return [path.with_suffix(SUFFIXES[precision]) for precision in wanted]
-
-
-@contextlib.contextmanager
-def _folder_beside(path: Path) -> Iterator[Path]:
-    """A temporary folder on the file system of `path`."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-")
-    except OSError as error:
-        raise UnusableInput(f"{path.parent}: can't be written to ({error.strerror})") from None
-    with folder as name:
-        yield Path(name)

@@ -21,7 +21,7 @@ from guard.files import whole_file, write_json
 from guard.model import Model
 from guard.trigger_file import load_trigger
 from tools.inputs import open_inputs
-from tools.job import GATE_FAILED, PARITY, Job, check_folder, check_method
+from tools.job import GATE_FAILED, PARITY, Job, check_folder, check_method, make_folder
 
 
 def parity(out: str, file: str, trigger: str | None, **words: Any) -> int:
@@ -38,6 +38,7 @@ def parity(out: str, file: str, trigger: str | None, **words: Any) -> int:
         seed=job.seed,
         trust_code=job.trust_code,
     )
+    make_folder(job.out)
     shown = None if trigger is None else open_trigger(Path(trigger), inputs.model)
     subject, path = model_subject(inputs.model), Path(file)
     groups = image_groups(inputs.data.benign, shown, seed=job.seed)

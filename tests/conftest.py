@@ -21,6 +21,7 @@ from guard.model import Model
 from guard.probing import ProbeSettings
 from guard.settings import CalibratedSettings
 from guard.spec import InputSpec, ModelSpec
+from guard.triggers import SharedTriggers
 
 SIDE = 16
 NAMES = {"gaze": ("pitch", "yaw"), "headpose": ("yaw", "pitch", "roll"), "regression": ("age",)}
@@ -134,6 +135,16 @@ def benign_of(model: Model, count: int = 80, noise: float = 0.1, seed: int = 0) 
     return BenignSet(images, y + noise * spread * torch.randn(y.shape, generator=draw))
 
 
+def stirred(count: int, size: tuple[int, int], seed: int, strength: float = 2.0) -> SharedTriggers:
+    """Triggers with patterns and warps far from their start."""
+    triggers = SharedTriggers(count, size, seed)
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in triggers.parameters():
+            parameter.add_(strength * torch.randn(parameter.shape, generator=draw))
+    return triggers
+
+
 def write_model(folder: Path, network: nn.Module, spec: ModelSpec, name: str = "model") -> Path:
     """A safetensors file with its sidecar."""
     path = folder / f"{name}.safetensors"
@@ -177,3 +188,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     part = calibration_part(benign())
     made = export_files(model(), folder / "m.onnx", tuple(CAPS), calibration=part)
     return dict(zip(CAPS, made, strict=True))
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The zoo of tests.zoo_files."""
+    from tests.zoo_files import train_tiny  # few tests need it
+
+    folder = tmp_path_factory.mktemp("zoo")
+    train_tiny(folder)
+    return folder

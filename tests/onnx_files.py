@@ -24,12 +24,14 @@ from torch import Tensor, nn
 
 from export.onnx_in import load_onnx
 from guard.errors import UnusableInput
+from guard.model import Model
 from guard.spec import ModelSpec
 from tests.conftest import SIDE, images_of, spec_of
 
 FLOAT, HALF, UINT8 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8
 SPEC = spec_of(arch="onnx")
 SHAPE = ("n", 3, SIDE, SIDE)
+X = images_of(5).float() / 255
 Side = int | str
 
 
@@ -48,6 +50,18 @@ class Branches(nn.Module):
         x = torch.relu(self.bn1(self.conv1(x)) + self.bn2(self.conv2(x)))
         x = nn.functional.leaky_relu(self.bn3(self.conv3(x)), 0.1)
         y: Tensor = self.fc(nn.functional.avg_pool2d(x, 2).flatten(1))
+        return y
+
+
+class Viewed(nn.Module):
+    """Flattens with `view`, which exporters write as a computed or a constant shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3, 2), nn.Linear(4 * 7 * 7, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc(nn.functional.hardswish(self.conv(x)).view(x.size(0), -1)) * 57.3
         return y
 
 
@@ -231,6 +245,12 @@ def by_onnxruntime(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
     )
     answer: np.ndarray = session.run(None, {session.get_inputs()[0].name: x})[0]
     return answer
+
+
+def answers(model: Model, x: Tensor = X) -> np.ndarray:
+    with torch.no_grad():
+        made: np.ndarray = model(x).numpy()
+    return made
 
 
 def copied(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,126 +1,36 @@
 """`drmguard check` from end to end: what is written, what is proved, and the exit code."""
 
-import functools
 import json
-import re
-import shutil
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import onnx
 import pytest
 import torch
-from torch import nn
 
 from export.metadata import read_metadata
 from export.onnx_in import load_onnx
-from export.precision import export_files
 from export.write import write_onnx
-from guard.bench import Bench
-from guard.benign import BenignSet
-from guard.engine import Engine
 from guard.errors import UnusableInput
-from guard.finding import Finding
-from guard.lesson import MitigationSettings
 from guard.load import load_model
 from guard.model import Model
-from guard.screen import Settings, split, without_verdict
-from guard.trigger_file import save_trigger
-from guard.triggers import SharedTriggers
-from tests.conftest import (
-    benign_of,
-    model_of,
-    plain,
-    spec_of,
-    write_model,
-    write_npz,
-    write_sidecar,
-)
-from tools import cli, rescreening, screening, unlearning
-from tools.job import Opened
-from tools.manifest import write_manifest
-
-SIDE = 24
-ARCH = "tests.conftest:plain"
-QUICK = functools.partial(
-    MitigationSettings, steps=2, batch=4, check_every=1, rise=9.0, harm=9e9, forget=0.0
-)
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> tuple[str, str]:
-    """A tiny convolutional model and images that fit it."""
-    torch.manual_seed(0)
-    network, spec = plain(2), spec_of("gaze", SIDE, arch=ARCH)
-    path = write_model(tmp_path, network, spec)
-    data = write_npz(tmp_path / "data.npz", benign_of(model_of(network, side=SIDE), 60), spec)
-    return str(path), str(data)
-
-
-def saying(verdict: str) -> Callable[..., Finding]:
-    """A screening that finds `verdict` and a trigger without any search."""
-
-    def screened(model: Model, benign: BenignSet, settings: Settings, engine: Engine) -> Finding:
-        held = Bench(model, split(benign, settings.seed)[1])
-        finding = without_verdict(settings.method, "because the test says so", held)
-        trigger = SharedTriggers(1, (SIDE, SIDE), seed=settings.seed).select(0)
-        return replace(finding, verdict=verdict, score=1.0, threshold=2.0, trigger=trigger)
-
-    return screened
-
-
-def saying_again(verdict: str) -> Callable[..., Finding]:
-    """The same for a fresh screening of what became of a model."""
-
-    def screened(opened: Opened, model: Model, seed: int) -> Finding:
-        engine = Engine(opened.device, seed)
-        return saying(verdict)(model, opened.inputs.data.benign, Settings(seed=seed), engine)
-
-    return screened
-
-
-def saying_in_turn(fresh: str, shipped: str) -> Callable[..., Finding]:
-    """`fresh` of what a mitigation made (other seeds than the first), then `shipped`."""
-    seen = list[int]()
-
-    def screened(opened: Opened, model: Model, seed: int) -> Finding:
-        new_round = seed > opened.job.seed and seed not in seen
-        seen.append(seed)
-        return saying_again(fresh if new_round else shipped)(opened, model, seed)
-
-    return screened
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tools.report.plotting.DPI", 30)
-    monkeypatch.setattr(unlearning, "MitigationSettings", QUICK)
-    monkeypatch.setattr("export.latency.LEAST", 1)
-    monkeypatch.setattr("export.latency.SECONDS", 0.0)
-
-
-def check(
-    files: tuple[str, str], out: Path, found: str, fresh: str, *more: str, shipped: str = "clean"
-) -> int:
-    """`drmguard check` with what the three screenings say."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(screening, "search", saying(found))
-        patch.setattr(rescreening, "screen_again", saying_in_turn(fresh, shipped))
-        return cli.run(["check", *files, f"--out={out}", "--quiet", *more])
-
-
-def report_of(out: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads((out / "report.json").read_text())
-    return values
-
+from tests.check_files import SIDE, check, files_of, quicken, report_of
+from tests.conftest import spec_of, write_sidecar
+from tools import cli, rescreening
 
 ALWAYS = {"report.json", "report.html", "figures", "trigger.safetensors", "trigger.json"}
 PROVED = {"generator.onnx", "parity.json"}
 SHIPPED = {"bom.json", "parity-images.npz"}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    return files_of(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    quicken(monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -342,50 +252,26 @@ def test_a_model_that_no_exporter_follows_keeps_its_verdict(
     assert cli.run(["verify", str(out)]) == 0
 
 
-# --- drmguard mitigate ---------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
-    ("fresh", "code", "name"), [("clean", 0, "mitigated"), ("backdoored", 4, "not-accepted")]
+    ("found", "fresh", "code"),
+    [("clean", "", 0), ("backdoored", "clean", 1), ("backdoored", "backdoored", 4)],
 )
-def test_mitigate_stores_the_model_under_a_name_that_says_it(
-    fresh: str, code: int, name: str, files: tuple[str, str], tmp_path: Path
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_supplied_onnx_file_goes_the_whole_way(
+    precision: str, found: str, fresh: str, code: int, files: tuple[str, str], tmp_path: Path
 ) -> None:
-    out, more = tmp_path / "out", tmp_path / "more"
-    check(files, out, "clean", "")
-    words = ["mitigate", *files, f"--trigger={out / 'trigger.safetensors'}", f"--out={more}"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unlearning, "screen_again", saying_again(fresh))
-        assert cli.run([*words, "--quiet"]) == code
-        assert (more / f"{name}.safetensors").exists()
-        assert (more / f"{name}.json").exists()
-        assert json.loads((more / "mitigation.json").read_text())["accepted"] == (code == 0)
-        assert cli.run(words) == 2  # nothing is overwritten silently
-        assert cli.run([*words, "--overwrite", "--quiet"]) == code
-
-
-@pytest.mark.parametrize(
-    ("fresh", "code", "name"), [("clean", 0, "mitigated"), ("backdoored", 4, "not-accepted")]
-)
-def test_what_came_as_onnx_is_mitigated_as_onnx(
-    fresh: str,
-    code: int,
-    name: str,
-    files: tuple[str, str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    out, more, supplied = tmp_path / "out", tmp_path / "more", tmp_path / "supplied.onnx"
-    assert cli.run(["export", files[0], f"--out={supplied}"]) == 0
-    assert check((str(supplied), files[1]), out, "clean", "") == 0
-    words = ["mitigate", str(supplied), files[1], f"--trigger={out / 'trigger.safetensors'}"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unlearning, "screen_again", saying_again(fresh))
-        assert cli.run([*words, f"--out={more}", "--quiet"]) == code
-    assert load_onnx(more / f"{name}.onnx").spec.outputs == ("pitch", "yaw")
-    capsys.readouterr()
-    assert cli.run(["inspect", str(more / f"{name}.safetensors")]) == 2
-    assert "open the .onnx file" in capsys.readouterr().err
+    supplied = tmp_path / "supplied.onnx"
+    words = ["export", files[0], f"--out={supplied}", f"--data={files[1]}"]
+    assert cli.run([*words, f"--precision={precision}"]) == 0
+    if precision != "fp32":
+        supplied = supplied.with_suffix(f".{precision}.onnx")
+    out = tmp_path / "out"
+    assert check((str(supplied), files[1]), out, found, fresh) == code
+    assert report_of(out)["model"]["format"] == "onnx"
+    assert all(row["passed"] for row in report_of(out)["parity"])
+    names = {0: "model.onnx", 1: "mitigated.onnx", 4: "not-accepted.onnx"}
+    assert (out / names[code]).exists()
+    assert cli.run(["verify", str(out)]) == 0
 
 
 @pytest.mark.parametrize(
@@ -417,116 +303,4 @@ def test_what_came_as_onnx_is_written_once_and_states_its_origin(
     assert written.count(out / name) == 1
     stated = read_metadata(onnx.load(out / name))
     assert (stated["verdict"], stated["score"]) == ("backdoored", 1.0)
-    assert cli.run(["verify", str(out)]) == 0
-
-
-def test_a_trigger_that_does_not_fit_is_refused_in_one_line(
-    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "trigger.safetensors"
-    words = ["mitigate", *files, f"--trigger={path}", f"--out={tmp_path / 'o'}"]
-    for trigger in (SharedTriggers(1, (16, 16), seed=0).select(0), nn.Identity()):
-        save_trigger(trigger, path)
-        assert cli.run(words) == 2
-        assert len(capsys.readouterr().err.splitlines()) == 1
-    assert not (tmp_path / "o").exists()
-
-
-# --- drmguard verify -----------------------------------------------------------------------------
-
-
-def spoil_weights(out: Path) -> None:
-    proto = onnx.load(out / "model.onnx")
-    weight = next(w for w in proto.graph.initializer if len(w.dims) == 4)
-    values = onnx.numpy_helper.to_array(weight) * 1.001
-    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
-    onnx.save(proto, out / "model.onnx")
-
-
-def spoil_report(out: Path) -> None:
-    path = out / "report.json"
-    path.write_text(path.read_text().replace('"clean"', '"backdoored"'))
-
-
-def list_again(out: Path) -> None:
-    """As one who covers his traces: the manifest fits what is there."""
-    names = json.loads((out / "manifest.json").read_text())["files"]
-    write_manifest(out, [out / name for name in names])
-
-
-@pytest.fixture
-def checked(files: tuple[str, str], tmp_path: Path) -> Path:
-    assert check(files, tmp_path / "out", "clean", "") == 0
-    return tmp_path / "out"
-
-
-def test_a_folder_as_it_was_written_is_verified_anywhere(checked: Path, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "copy"
-    shutil.copytree(checked, elsewhere)
-    shutil.rmtree(checked)
-    assert cli.run(["verify", str(elsewhere)]) == 0
-
-
-@pytest.mark.parametrize("covered", [False, True])
-@pytest.mark.parametrize("spoil", [spoil_weights, spoil_report])
-def test_what_was_changed_is_named(
-    spoil: Callable[[Path], None], covered: bool, checked: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    spoil(checked)
-    if covered:
-        list_again(checked)
-    assert cli.run(["verify", str(checked)]) == 4
-    assert "differs: " in capsys.readouterr().out
-
-
-def test_a_missing_file_is_named(checked: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (checked / "parity.json").unlink()
-    assert cli.run(["verify", str(checked)]) == 4
-    assert "parity.json is missing" in capsys.readouterr().out
-
-
-def test_a_folder_without_a_report_can_not_be_verified(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.run(["verify", str(tmp_path)]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
-
-
-# --- the README ----------------------------------------------------------------------------------
-
-
-def test_the_example_of_the_readme_runs(
-    files: tuple[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    export_files(load_model(Path(files[0])), tmp_path / "mitigated.onnx", embed_preprocessing=True)
-    cv2.imwrite(str(tmp_path / "face.png"), np.full((40, 50, 3), 99, np.uint8))
-    monkeypatch.chdir(tmp_path)
-    exec(compile(example, "README.md", "exec"), {})
-    assert re.fullmatch(r"pitch -?\d+\.\d, yaw -?\d+\.\d degrees\n", capsys.readouterr().out)
-
-
-@pytest.mark.parametrize(
-    ("found", "fresh", "code"),
-    [("clean", "", 0), ("backdoored", "clean", 1), ("backdoored", "backdoored", 4)],
-)
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_a_supplied_onnx_file_goes_the_whole_way(
-    precision: str, found: str, fresh: str, code: int, files: tuple[str, str], tmp_path: Path
-) -> None:
-    supplied = tmp_path / "supplied.onnx"
-    words = ["export", files[0], f"--out={supplied}", f"--data={files[1]}"]
-    assert cli.run([*words, f"--precision={precision}"]) == 0
-    if precision != "fp32":
-        supplied = supplied.with_suffix(f".{precision}.onnx")
-    out = tmp_path / "out"
-    assert check((str(supplied), files[1]), out, found, fresh) == code
-    assert report_of(out)["model"]["format"] == "onnx"
-    assert all(row["passed"] for row in report_of(out)["parity"])
-    names = {0: "model.onnx", 1: "mitigated.onnx", 4: "not-accepted.onnx"}
-    assert (out / names[code]).exists()
     assert cli.run(["verify", str(out)]) == 0

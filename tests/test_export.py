@@ -1,87 +1,25 @@
-"""Export: what is in a file, what it takes and gives, what is refused, and the command."""
+"""Export: what is in a file, what it takes, and what it computes."""
 
 import copy
-import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
-from torch import Tensor, nn
 
-from export.metadata import KEY, read_metadata, trigger_metadata
+from export.metadata import KEY, read_metadata
 from export.precision import calibration_part, export_files, image_digest, left_in_float
-from export.write import OPSETS, export_trigger, frozen_copy, write_onnx
-from guard.benign import BenignSet
-from guard.dynamic import ImageTrigger
-from guard.errors import UnusableInput
-from guard.files import sha256
-from guard.generator import Generator
-from guard.model import Model
-from guard.paper import MomentumTrigger
-from guard.settings import PaperSettings
+from export.write import frozen_copy, write_onnx
 from guard.spec import InputSpec
-from tests.conftest import (
-    Reader,
-    benign_of,
-    images_of,
-    model_of,
-    plain,
-    spec_of,
-    write_model,
-    write_npz,
-)
-from tests.test_triggers import stirred
-from tools import cli
+from tests.conftest import benign_of, model_of
+from tests.export_files import answers, model, run, small
 
-ARCH = "tests.test_export:small"
 PRECISIONS = ("fp32", "fp16", "int8")
-
-
-def small(outputs: int) -> nn.Module:
-    """The convolutional network of the tests, with weights and statistics of its own."""
-    torch.manual_seed(3)
-    network = plain(outputs)
-    with torch.no_grad():
-        network.get_buffer("1.running_mean").uniform_(-0.3, 0.3)
-        network.get_buffer("1.running_var").uniform_(0.5, 2.0)
-    return network
-
-
-@functools.cache
-def model() -> Model:
-    """Not to be changed by a test."""
-    return model_of(small(2))
-
-
-class FixedBatch(nn.Module):
-    """Reshapes to the batch that it was written with, as much research code does."""
-
-    def __init__(self, batch: int, layer: nn.Module) -> None:
-        super().__init__()
-        self.batch, self.layer = batch, layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        answer: Tensor = self.layer(x.reshape(self.batch, -1))
-        return answer[:, :2]
-
-
-class Branching(nn.Module):
-    """Looks at the values of the image to decide what to compute: no graph holds that."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(3 * 16 * 16, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        answer: Tensor = self.fc(x.flatten(1))
-        return answer * 2 if float(x.mean()) > 0.5 else answer
 
 
 @pytest.fixture(scope="module")
@@ -104,24 +42,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
-def run(path: Path, x: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    answer: np.ndarray = session.run(["output"], {"input": x})[0]
-    return answer
-
-
-def answers(module: nn.Module, x: Tensor) -> np.ndarray:
-    with torch.no_grad():
-        answer: np.ndarray = module(x).numpy()
-    return answer
-
-
 def tensor_types(values: Sequence[onnx.ValueInfoProto]) -> list[tuple[int, list[Any]]]:
     kinds = [value.type.tensor_type for value in values]
     return [(k.elem_type, [d.dim_param or d.dim_value for d in k.shape.dim]) for k in kinds]
-
-
-# --- what is in a file ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [*PRECISIONS, *(f"embedded {p}" for p in PRECISIONS)])
@@ -194,9 +117,6 @@ def test_a_score_that_is_no_number_is_null_in_the_metadata(
     assert read_metadata(onnx.load(tmp_path / "m.onnx"))["score"] is None
 
 
-# --- what a file computes ------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_the_file_computes_what_the_network_computes(files: dict[str, Path], batch: int) -> None:
     x = torch.rand(batch, 3, 16, 16)
@@ -244,9 +164,6 @@ def test_a_model_that_was_just_screened_can_be_copied_for_the_exporter() -> None
     assert torch.equal(frozen_copy(opened)(x), opened(x))
 
 
-# --- precisions ----------------------------------------------------------------------------------
-
-
 def test_fp16_holds_half_floats(files: dict[str, Path]) -> None:
     weights = onnx.load(files["fp16"]).graph.initializer
     kinds = {weight.data_type for weight in weights if len(weight.dims) > 1}
@@ -281,42 +198,11 @@ def test_int8_leaves_the_preprocessing_in_float(files: dict[str, Path]) -> None:
     assert {"Cast", "Div", "Mul", "Add"} <= {node.op_type for node in nodes[:first]}
 
 
-def test_a_network_of_one_layer_is_quantised_whole(tmp_path: Path) -> None:
-    reader = model_of(Reader(2))
-    (path,) = export_files(
-        reader, tmp_path / "m.onnx", ["int8"], calibration=calibration_part(benign_of(reader, 20))
-    )
-    assert "QuantizeLinear" in {node.op_type for node in onnx.load(path).graph.node}
-
-
-def test_int8_needs_images(tmp_path: Path) -> None:
-    with pytest.raises(UnusableInput, match="calibrate"):
-        export_files(model(), tmp_path / "m.onnx", ["int8"])
-
-
-@pytest.mark.parametrize(("count", "taken"), [(2, 1), (3, 1), (40, 20), (700, 256)])
-def test_half_of_the_images_at_most_calibrate(count: int, taken: int) -> None:
-    numbered = BenignSet(torch.zeros(count, 3, 8, 8, dtype=torch.uint8), torch.zeros(count, 2))
-    names = calibration_part(numbered, seed=1).names
-    assert len(set(names)) == taken
-    assert set(names) <= set(numbered.names)
-    if taken > 1:
-        assert names != calibration_part(numbered, seed=2).names
-
-
-def test_one_image_can_not_calibrate_and_measure() -> None:
-    with pytest.raises(UnusableInput, match="two"):
-        calibration_part(BenignSet(images_of(1), torch.zeros(1, 2)))
-
-
 def test_an_int8_file_lists_the_images_that_calibrated_it(files: dict[str, Path]) -> None:
     part = calibration_part(benign_of(model(), 40))
     stated = read_metadata(onnx.load(files["int8"]))["calibrated_on"]
     assert stated == [image_digest(image) for image in part.images]
     assert len(set(stated)) == 20
-
-
-# --- opsets and models that can't be exported ----------------------------------------------------
 
 
 def test_the_opset_is_the_one_that_was_asked_for(files: dict[str, Path], tmp_path: Path) -> None:
@@ -327,151 +213,3 @@ def test_the_opset_is_the_one_that_was_asked_for(files: dict[str, Path], tmp_pat
     for path, atol in zip(made, (1e-6, 1e-3, 0.05), strict=True):
         assert [entry.version for entry in onnx.load(path).opset_import] == [26]
         np.testing.assert_allclose(run(path, x.numpy()), answers(model(), x), atol=atol)
-
-
-@pytest.mark.parametrize("opset", [17, 27])
-def test_other_opsets_are_refused_with_the_range(tmp_path: Path, opset: int) -> None:
-    with pytest.raises(UnusableInput, match=f"--opset={opset}.*{OPSETS[0]} to {OPSETS[-1]}"):
-        export_files(model(), tmp_path / "m.onnx", opset=opset)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("made", "words"),
-    [
-        (FixedBatch(2, nn.Tanh()), "fixes its batch"),  # written without a word
-        (FixedBatch(4, nn.Linear(768, 2)), "any batch"),
-        (Branching(), "every image"),
-    ],
-    ids=["batch of the example", "another batch", "branching"],
-)
-def test_models_that_no_graph_can_hold_are_refused_in_one_line(
-    tmp_path: Path,
-    made: nn.Module,
-    words: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    # The search for the split runs batches of four, which these modules may not take.
-    monkeypatch.setattr("guard.model.find_split", lambda *_: None)
-    with pytest.raises(UnusableInput, match=words) as caught:
-        export_files(Model(made, spec_of()), tmp_path / "m.onnx")
-    assert "\n" not in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
-    assert capfd.readouterr() == ("", "")  # the exporter would tell a hundred lines
-
-
-# --- triggers ------------------------------------------------------------------------------------
-
-
-def test_a_shared_trigger_as_a_file(tmp_path: Path) -> None:
-    trigger = stirred(1, (20, 16), seed=4).select(0).eval()
-    export_trigger(trigger, tmp_path / "g.onnx", size=(20, 16), facts={"score": 3.0})
-    x = torch.rand(3, 3, 20, 16)
-    np.testing.assert_allclose(run(tmp_path / "g.onnx", x.numpy()), answers(trigger, x), atol=1e-5)
-    stated = read_metadata(onnx.load(tmp_path / "g.onnx"))
-    assert (stated["kind"], stated["score"]) == ("trigger", 3.0)
-    assert stated["input"]["size"] == [20, 16]
-
-
-def test_of_the_paper_s_trigger_g_is_written_and_the_file_says_so(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    generator = Generator((2, 2, 4))
-    trigger = MomentumTrigger(generator, model(), PaperSettings()).eval()
-    export_trigger(trigger, tmp_path / "g.onnx", size=(16, 16))
-    x = torch.rand(3, 3, 16, 16)
-    expected = answers(generator, x)
-    np.testing.assert_allclose(run(tmp_path / "g.onnx", x.numpy()), expected, atol=1e-5)
-    stated = read_metadata(onnx.load(tmp_path / "g.onnx"))
-    assert "T needs gradients" in stated["computes"]
-
-
-def test_without_momentum_g_is_the_whole_trigger() -> None:
-    trigger = MomentumTrigger(Generator((2, 2, 4)), model(), PaperSettings(momentum=False))
-    assert trigger_metadata(trigger, (16, 16), {})["computes"] == "G(x)"
-    stated = trigger_metadata(ImageTrigger(), (16, 16), {})
-    assert stated["computes"] == "x' = x + (p(x) - x) m(x)"
-
-
-# --- the command ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def given(tmp_path: Path) -> tuple[str, str]:
-    """MODEL and DATA."""
-    path = write_model(tmp_path, small(2), spec_of(arch=ARCH))
-    return str(path), str(write_npz(tmp_path / "data.npz", benign_of(model(), 40), spec_of()))
-
-
-def test_the_command_writes_each_precision(given: tuple[str, str], tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    words = ["export", given[0], f"--out={out / 'm.onnx'}", "--precision=fp32,fp16,int8"]
-    assert cli.run([*words, f"--data={given[1]}", "--embed-preprocessing", "--opset=20"]) == 0
-    names = {path.name: onnx.load(path) for path in out.iterdir()}
-    assert set(names) == {"m.onnx", "m.fp16.onnx", "m.int8.onnx"}
-    for proto in names.values():
-        assert proto.opset_import[0].version == 20
-        stated = read_metadata(proto)
-        assert stated["source_sha256"] == sha256(Path(given[0]))
-        assert stated["input"]["embedded"] is True
-        assert len(stated["data_manifest_sha256"]) == 64
-
-
-def test_the_command_overwrites_only_when_told(
-    given: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "m.onnx"
-    out.write_text("mine")
-    assert cli.run(["export", given[0], f"--out={out}"]) == 2
-    assert "--overwrite" in capsys.readouterr().err
-    assert out.read_text() == "mine"
-    assert cli.run(["export", given[0], f"--out={out}", "--overwrite"]) == 0
-    onnx.checker.check_model(out)
-
-
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        (["--precision=int8"], "--data"),
-        (["--precision=int4"], "int4"),
-        (["--precision=fp32,"], "nothing"),
-        (["--opset=new"], "whole number"),
-        (["--out=model.safetensors"], ".onnx"),
-        (["--embed-preprocessing=yes"], "takes no value"),
-    ],
-)
-def test_wrong_words_are_one_line_and_no_file(
-    given: tuple[str, str],
-    tmp_path: Path,
-    words: list[str],
-    complaint: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    out = tmp_path / "out"
-    assert cli.run(["export", given[0], f"--out={out / 'm.onnx'}", *words]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert complaint in line
-    assert list(out.glob("*")) == []
-
-
-def other_weights(write: Callable[..., list[Path]]) -> Callable[..., list[Path]]:
-    """An exporter that writes another model than it was given."""
-
-    def wrong(given: Model, *words: Any, **more: Any) -> list[Path]:
-        torch.manual_seed(9)
-        return write(model_of(plain(2)), *words, **more)
-
-    return wrong
-
-
-def test_a_file_that_computes_something_else_is_not_left_behind(
-    given: tuple[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr("tools.exporting.export_files", other_weights(export_files))
-    out = tmp_path / "out"
-    assert cli.run(["export", given[0], f"--out={out / 'm.onnx'}"]) == 4
-    assert "missed" in capsys.readouterr().out
-    assert list(out.iterdir()) == []

@@ -9,25 +9,20 @@ import pytest
 
 from guard.errors import UnusableInput
 from guard.files import write_text
-from tests.conftest import Reader, benign_of, model_of, spec_of, write_model, write_npz
-from tests.test_cli import fake_screen, light_report, lines
+from tests.cli_files import fake_screen, files_of, lines, stub
 from tools import checking, cli, screening
 from tools.job import SHIPPED, WRITTEN
 
 
 @pytest.fixture(autouse=True)
 def _stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screening, "write_report", light_report)
-    monkeypatch.setattr(screening, "search", fake_screen("inconclusive"))
+    stub(monkeypatch, "inconclusive")
 
 
 @pytest.fixture
 def words(tmp_path: Path) -> list[str]:
     """`drmguard check` of a tiny model that ends without a verdict, into the folder `out`."""
-    spec = spec_of("gaze", arch="tests.test_cli:reader")
-    model = write_model(tmp_path, Reader(2), spec)
-    data = write_npz(tmp_path / "data.npz", benign_of(model_of(Reader(2)), 60), spec)
-    return ["check", str(model), str(data), f"--out={tmp_path / 'out'}"]
+    return ["check", *files_of(tmp_path), f"--out={tmp_path / 'out'}"]
 
 
 THERE: list[tuple[str, list[str]]] = [(name, []) for name in WRITTEN["check"]]

@@ -1,82 +1,18 @@
 """Every operator with its attributes, against onnxruntime."""
 
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import onnx
 import pytest
 import torch
 
-from export.graph import OnnxNetwork
-from export.graph_read import read_program
 from export.operators import OPERATORS, divide
-from guard.errors import UnusableInput
-from tests.onnx_files import FLOAT, by_hand, by_onnxruntime, node
+from tests.onnx_files import FLOAT, by_onnxruntime
+from tests.onnx_rows import SCALES, STATISTICS, Row, W, f, network_of, of, row, scalar, whole
 
-PICTURE = (2, 3, 9, 8)
 INFINITY = float("inf")
-
-
-@dataclass
-class Row:
-    """One node on noise; `more` are its other inputs: arrays, "input" again, None left out."""
-
-    op: str
-    more: tuple[Any, ...] = ()
-    attributes: dict[str, Any] = field(default_factory=dict)
-    shape: tuple[int, ...] = PICTURE
-    opset: int = 18
-    positive: bool = False
-    outputs: int = 1
-
-    def __str__(self) -> str:
-        words = [f"{key}={value}" for key, value in self.attributes.items()]
-        sizes = [str(getattr(value, "shape", value)) for value in self.more]
-        return " ".join([self.op, *sizes, *words, f"opset{self.opset}"])
-
-    def proto(self) -> onnx.ModelProto:
-        names, weights = ["input"], {}
-        for place, value in enumerate(self.more):
-            if isinstance(value, np.ndarray):
-                weights[f"w{place}"] = value
-            names.append(f"w{place}" if f"w{place}" in weights else value or "-")
-        outputs = ["output", *(f"other{i}" for i in range(1, self.outputs))]
-        made = node(self.op, " ".join(names), " ".join(outputs), **self.attributes)
-        return by_hand([made], weights, opset=self.opset, takes=self.shape, gives=None)
-
-    def input(self) -> np.ndarray:
-        x = np.random.default_rng(1).normal(size=self.shape).astype(np.float32) * 2
-        return np.abs(x) + np.float32(0.1) if self.positive else x
-
-
-def row(op: str, *more: Any, **keywords: Any) -> Row:
-    known = {k: keywords.pop(k) for k in ("shape", "opset", "positive", "outputs") if k in keywords}
-    return Row(op, more, keywords, **known)
-
-
-def f(*shape: int, seed: int = 0) -> np.ndarray:
-    """A weight of this shape."""
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def of(*values: float) -> np.ndarray:
-    return np.array(values, np.float32)
-
-
-def scalar(value: float, kind: Any = np.float32) -> np.ndarray:
-    return np.array(value, kind)
-
-
-def whole(*values: int) -> np.ndarray:
-    return np.array(values, np.int64)
-
-
-W, B = f(4, 3, 3, 3), f(4)
-STATISTICS = (f(3), f(3, seed=1), f(3, seed=2), np.abs(f(3, seed=3)) + 1)
+B = f(4)
 WINDOW = {"kernel_shape": [3, 3], "strides": [2, 2]}
-SCALES, SIZES = of(1, 1, 2, 2), whole(2, 3, 5, 13)
+SIZES = whole(2, 3, 5, 13)
 SAME = ("SAME_UPPER", "SAME_LOWER")
 
 ROWS = [
@@ -229,12 +165,6 @@ ROWS = [
 ]
 
 
-def network_of(proto: onnx.ModelProto) -> OnnxNetwork:
-    graph = onnx.shape_inference.infer_shapes(proto).graph
-    program = read_program(graph, Path("a.onnx"), proto.opset_import[0].version, None)
-    return OnnxNetwork(program, "input", "output")
-
-
 @pytest.mark.parametrize("made", ROWS, ids=str)
 def test_an_operator_gives_what_onnxruntime_gives(made: Row) -> None:
     x = made.input()
@@ -274,121 +204,3 @@ def test_whole_numbers_are_divided_towards_zero() -> None:
 def test_a_zero_in_a_shape_may_be_meant() -> None:
     made = row("Reshape", whole(3, 0), shape=(0, 3), allowzero=1)
     assert network_of(made.proto())(torch.zeros(0, 3)).shape == (3, 0)
-
-
-# --- quantisation --------------------------------------------------------------------------------
-
-SCALE, SCALES_OF_CHANNELS = scalar(0.25), of(0.25, 0.03, 0.1)
-
-
-def quantised(kind: Any, scale: np.ndarray, shifted: bool = True, **attributes: Any) -> Any:
-    """QuantizeLinear, then DequantizeLinear, with zero points of `kind`."""
-    zero = (3 + np.arange(scale.size)).reshape(scale.shape).astype(kind)
-    names = "scale zero" if shifted else "scale"
-    nodes = [
-        node("QuantizeLinear", f"input {names}", "q", **attributes),
-        node("DequantizeLinear", f"q {names}", "output", **attributes),
-    ]
-    weights = {"scale": scale, "zero": zero} if shifted else {"scale": scale}
-    return by_hand(nodes, weights, takes=PICTURE, gives=None, opset=13)
-
-
-@pytest.mark.parametrize("kind", [np.uint8, np.int8])
-@pytest.mark.parametrize(
-    ("scale", "attributes"),
-    [(SCALE, {}), (of(0.25), {}), (SCALES_OF_CHANNELS, {}), (f(8) ** 2 + 1, {"axis": -1})],
-    ids=["per tensor", "one value", "per channel", "last axis"],
-)
-def test_quantisation_is_that_of_onnxruntime(
-    kind: Any, scale: np.ndarray, attributes: dict[str, Any]
-) -> None:
-    """Also halves, which go to the even neighbour, and both ends of the range."""
-    proto = quantised(kind, scale, **attributes)
-    x = np.random.default_rng(0).normal(size=PICTURE).astype(np.float32) * 20
-    x[0, 0, 0] = 0.25 * np.array([0.5, 1.5, -0.5, -1.5, 2.5, 400, -400, 0])
-    network = network_of(proto)
-    ours = network(torch.from_numpy(x)).numpy()
-    np.testing.assert_allclose(ours, by_onnxruntime(proto, x), rtol=1e-6, atol=1e-6)
-    assert {name for name, _ in network.named_buffers()} == {"scale", "zero"}  # go to a GPU
-
-
-def test_without_a_zero_point_the_type_is_uint8() -> None:
-    proto = quantised(np.uint8, SCALE, shifted=False)
-    x = np.linspace(-30, 90, 432, dtype=np.float32).reshape(PICTURE)
-    ours = network_of(proto)(torch.from_numpy(x)).numpy()
-    np.testing.assert_array_equal(ours, by_onnxruntime(proto, x))
-
-
-def test_rounding_passes_gradients_through_but_not_beyond_the_range() -> None:
-    x = torch.linspace(-20, 90, 432).reshape(PICTURE).requires_grad_()
-    y = network_of(quantised(np.uint8, SCALE, shifted=False))(x)
-    (slope,) = torch.autograd.grad(y.sum(), x)
-    inside = ((4 * x).round() >= 0) & ((4 * x).round() <= 255)
-    assert torch.equal(slope, inside.float())
-
-
-def test_a_quantised_weight_becomes_a_float_that_can_be_tuned() -> None:
-    weight, scale, zero = (
-        np.random.default_rng(0).integers(-127, 127, (4, 3, 3, 3)).astype(np.int8),
-        np.abs(f(4)) / 100,
-        np.zeros(4, np.int8),
-    )
-    nodes = [
-        node("DequantizeLinear", "weight scale zero", "w", axis=0),
-        node("Conv", "input w", "output"),
-    ]
-    proto = by_hand(
-        nodes, {"weight": weight, "scale": scale, "zero": zero}, takes=PICTURE, gives=None
-    )
-    network = network_of(proto)
-    (parameter,) = network.parameters()
-    assert torch.equal(parameter, torch.from_numpy(weight * scale[:, None, None, None]))
-
-
-# --- refused -------------------------------------------------------------------------------------
-
-UNKNOWN = [
-    (row("Sin"), "operator"),
-    (row("ConvTranspose", f(3, 4, 3, 3)), "operator"),
-    (row("Relu", made_up=3), "made_up"),
-    (row("Conv", W, auto_pad="SOMEHOW"), "SOMEHOW"),
-    (row("Conv", f(4, 3, 3)), "3 dimensions"),
-    (row("Conv", f(4, 3, 3, 3, 3)), "5 dimensions"),
-    (row("Conv", W, strides=[2]), "strides"),
-    (row("Conv", W, pads=[-1, 0, 0, 0]), "pads"),
-    (row("Conv", W, pads=[1, 1]), "pads"),
-    (row("Conv", W, auto_pad="SAME_UPPER", dilations=[2, 2]), "dilations"),
-    (row("MaxPool", kernel_shape=[2]), "kernel_shape"),
-    (row("MaxPool", kernel_shape=[2, 2], outputs=2), "other1"),
-    (row("MaxPool", kernel_shape=[2, 2], ceil_mode=1, pads=[0, 0, 1, 1]), "ceil_mode"),
-    (row("AveragePool", kernel_shape=[2, 2], dilations=[2, 2], opset=19), "dilations"),
-    (row("BatchNormalization", *STATISTICS, training_mode=1), "training_mode"),
-    (row("Dropout", scalar(0.5), scalar(True, np.bool_)), "training_mode"),
-    (row("Gelu", approximate="sometimes", opset=20), "approximate"),
-    (row("Cast", to=onnx.TensorProto.BFLOAT16), "BFLOAT16"),
-    (row("Cast", to=onnx.TensorProto.STRING), "STRING"),
-    (row("Pad", whole(0, 0, 1, 1, 0, 0, 1, 1), mode="mirror"), "mirror"),
-    (row("Resize", None, SCALES), "round_prefer_floor"),
-    (row("Resize", None, SCALES, mode="linear", antialias=1), "antialias"),
-    (row("Resize", None, SCALES, mode="cubic", exclude_outside=1), "exclude_outside"),
-    (row("Resize", None, SCALES, mode="cubic", cubic_coeff_a=-0.5), "cubic"),
-    (
-        row("Resize", None, SCALES, coordinate_transformation_mode="tf_crop_and_resize"),
-        "tf_crop_and_resize",
-    ),
-    (row("Resize", None, of(1, 2, 2, 2), mode="linear"), "scales"),
-    (row("Resize", None, of(2, 2), axes=[0, 1], mode="linear"), "axes"),
-    (row("QuantizeLinear", SCALE, "input"), "zero point"),
-    (row("QuantizeLinear", SCALE, scalar(0, np.int8), block_size=4, opset=21), "block_size"),
-    (row("QuantizeLinear", SCALE, opset=21, output_dtype=onnx.TensorProto.INT16), "quantisation"),
-]
-
-
-@pytest.mark.parametrize(("made", "word"), UNKNOWN, ids=str)
-def test_what_is_not_known_is_named_before_anything_runs(made: Row, word: str) -> None:
-    with pytest.raises(UnusableInput) as caught:
-        network_of(made.proto())
-    line = str(caught.value)
-    assert "\n" not in line
-    assert word in line
-    assert f"a.onnx: node {made.op}_to_output ({made.op})" in line

@@ -26,7 +26,7 @@ from guard.generator import Generator
 from guard.load import load_model
 from guard.paper import MomentumTrigger
 from guard.settings import PaperSettings
-from tests.conftest import benign_of, model_of
+from tests.conftest import benign_of, model_of, stirred
 from tests.parity_files import (
     IMAGE,
     NETS,
@@ -40,7 +40,6 @@ from tests.parity_files import (
     shift_bias,
     tamper,
 )
-from tests.test_triggers import stirred
 from tools.datasets.reader import read
 from tools.sample import DATA, MODELS
 

@@ -10,7 +10,7 @@ import pytest
 from export.groups import BENIGN, LIMITS, TRIGGERED
 from export.session import CPU
 from guard.trigger_file import save_trigger
-from tests.conftest import spec_of, write_model, write_npz
+from tests.conftest import spec_of, stirred, write_model, write_npz
 from tests.parity_files import (
     ARCH,
     IMAGE,
@@ -22,7 +22,6 @@ from tests.parity_files import (
     static_batch,
     tamper,
 )
-from tests.test_triggers import stirred
 from tools import cli
 
 

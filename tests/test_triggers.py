@@ -17,19 +17,9 @@ from guard.paper import MomentumTrigger
 from guard.settings import PaperSettings
 from guard.trigger_file import load_trigger, save_trigger
 from guard.triggers import AMPLITUDE, WARP_LIMIT, WARP_UNIT, SharedTriggers
-from tests.conftest import Reader, model_of
+from tests.conftest import Reader, model_of, stirred
 
 quick = settings(max_examples=25, deadline=None)
-
-
-def stirred(count: int, size: tuple[int, int], seed: int, strength: float = 2.0) -> SharedTriggers:
-    """Triggers with patterns and warps far from their start."""
-    triggers = SharedTriggers(count, size, seed)
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in triggers.parameters():
-            parameter.add_(strength * torch.randn(parameter.shape, generator=draw))
-    return triggers
 
 
 @quick

@@ -1,0 +1,80 @@
+"""`drmguard verify`: a folder as it was written passes, and what was changed is named."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from tests.check_files import check, files_of, quicken
+from tools import cli
+from tools.manifest import write_manifest
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    return files_of(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    quicken(monkeypatch)
+
+
+def spoil_weights(out: Path) -> None:
+    proto = onnx.load(out / "model.onnx")
+    weight = next(w for w in proto.graph.initializer if len(w.dims) == 4)
+    values = onnx.numpy_helper.to_array(weight) * 1.001
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(proto, out / "model.onnx")
+
+
+def spoil_report(out: Path) -> None:
+    path = out / "report.json"
+    path.write_text(path.read_text().replace('"clean"', '"backdoored"'))
+
+
+def list_again(out: Path) -> None:
+    """As one who covers his traces: the manifest fits what is there."""
+    names = json.loads((out / "manifest.json").read_text())["files"]
+    write_manifest(out, [out / name for name in names])
+
+
+@pytest.fixture
+def checked(files: tuple[str, str], tmp_path: Path) -> Path:
+    assert check(files, tmp_path / "out", "clean", "") == 0
+    return tmp_path / "out"
+
+
+def test_a_folder_as_it_was_written_is_verified_anywhere(checked: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "copy"
+    shutil.copytree(checked, elsewhere)
+    shutil.rmtree(checked)
+    assert cli.run(["verify", str(elsewhere)]) == 0
+
+
+@pytest.mark.parametrize("covered", [False, True])
+@pytest.mark.parametrize("spoil", [spoil_weights, spoil_report])
+def test_what_was_changed_is_named(
+    spoil: Callable[[Path], None], covered: bool, checked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(checked)
+    if covered:
+        list_again(checked)
+    assert cli.run(["verify", str(checked)]) == 4
+    assert "differs: " in capsys.readouterr().out
+
+
+def test_a_missing_file_is_named(checked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (checked / "parity.json").unlink()
+    assert cli.run(["verify", str(checked)]) == 4
+    assert "parity.json is missing" in capsys.readouterr().out
+
+
+def test_a_folder_without_a_report_can_not_be_verified(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["verify", str(tmp_path)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -1,7 +1,7 @@
 """The lesson of a mitigation: which images f is fine-tuned on, and with which loss."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,20 @@ MIN_IMAGES = 40  # fewer leave too little to learn from and to judge by
 
 
 @dataclass(frozen=True)
+class PursuitSettings:
+    """How the pupil is searched for what still leads it to the targets."""
+
+    every: int = 400  # steps of the fine-tuning between two searches; 0: none is made
+    count: int = 3  # triggers a search, each from another start
+    steps: int = 100
+    batch: int = 6  # images a step, for each trigger
+    learning_rate: float = 0.1  # of the pattern
+    warp_rate: float = 0.03  # of the displacement nodes
+    reach: float = 0.3  # how far from a target the outputs may fall, whitened
+    apart: float = 0.5  # whitened units between two targets; nearer ones are one
+
+
+@dataclass(frozen=True)
 class MitigationSettings:
     """One setting for every data set, task and architecture."""
 
@@ -27,6 +41,7 @@ class MitigationSettings:
     triggered: float = 0.25  # share of them that bear a trigger
     learning_rate: float = 2e-3  # of AdamW at its highest; a cosine down to zero
     weight_decay: float = 1e-4
+    average: float = 0.99  # a step, of the weights that are looked at: less benign error
     features: float = 1.0  # weight of F's answers beside f's: many more figures to learn from
     mix: float = 0.5  # how much of another image is laid over each, at most
     held: float = 0.3  # share of D_be that only decides
@@ -36,6 +51,7 @@ class MitigationSettings:
     # The recovered trigger is not the attacker's: its neighbours are unlearnt with it.
     strength: tuple[float, float] = (0.5, 1.5)  # factor of x' - x
     shift: float = 1 / 16  # of the image side: how far image and trigger move, at most
+    pursuit: PursuitSettings = field(default_factory=PursuitSettings)
     rise: float = 1.05  # accepted: benign error afterwards over before
     # A recovered trigger spoils the picture too: to the errors of benign development models it
     # adds 0.16 (BadNets) to 0.56 (WaNet) of what it adds to the backdoored one's.

@@ -14,7 +14,7 @@ import torch
 from guard.device import pick_device, set_precision
 from guard.errors import UnusableInput
 from guard.finding import Finding
-from guard.lesson import MitigationSettings
+from guard.lesson import MitigationSettings, PursuitSettings
 from guard.load import load_model
 from guard.mitigation import Mitigated, mitigate, mitigate_until_clean
 from guard.model import Model
@@ -30,7 +30,14 @@ from tools.zoo.truth import Truth, load_truth
 from tools.zoo.workers import run_all
 
 # Plain fine-tuning (table 6): f's answers on benign images alone, no layer forgets.
-PLAIN = MitigationSettings(forget=0.0, mix=0.0, features=0.0, steps=300, learning_rate=5e-4)
+PLAIN = MitigationSettings(
+    forget=0.0,
+    mix=0.0,
+    features=0.0,
+    steps=300,
+    learning_rate=5e-4,
+    pursuit=PursuitSettings(every=0),
+)
 
 
 def mitigate_zoo(

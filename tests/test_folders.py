@@ -72,6 +72,17 @@ def test_parity_leaves_what_stands_beside_the_model(
     assert sidecar.read_text() == before
 
 
+def test_export_never_writes_over_its_model(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = words[1], tmp_path / "supplied.onnx"
+    assert cli.run(["export", model, f"--out={out}"]) == 0
+    before = out.read_bytes()
+    assert cli.run(["export", str(out), f"--out={out}", "--overwrite"]) == 2
+    assert "written over" in capsys.readouterr().err
+    assert out.read_bytes() == before
+
+
 @pytest.mark.parametrize("name", ["model.pt", "mitigated.pth", "mine.onnx"])
 def test_other_files_stay(name: str, words: list[str], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
@@ -175,6 +186,7 @@ def test_a_verdict_outlives_a_step_that_can_not_be_done(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def ship(*_: object) -> None:
+        write_text(tmp_path / "out" / "model.onnx", "not proved")
         raise UnusableInput("the model can't be exported")
 
     monkeypatch.setattr(screening, "search", fake_screen("clean"))
@@ -183,6 +195,7 @@ def test_a_verdict_outlives_a_step_that_can_not_be_done(
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert (report["verdict"], report["not_done"]) == ("clean", "the model can't be exported")
     assert "can't be exported" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "model.onnx").exists()
     assert cli.run([*words, "--resume"]) == 4
     shutil.copytree(tmp_path / "out", tmp_path / "copy")
     assert cli.run(["verify", str(tmp_path / "copy")]) == 0

@@ -41,7 +41,6 @@ class MitigationSettings:
     triggered: float = 0.25  # share of them that bear a trigger
     learning_rate: float = 2e-3  # of AdamW at its highest; a cosine down to zero
     weight_decay: float = 1e-4
-    average: float = 0.99  # a step, of the weights that are looked at: less benign error
     features: float = 1.0  # weight of F's answers beside f's: many more figures to learn from
     mix: float = 0.5  # how much of another image is laid over each, at most
     held: float = 0.3  # share of D_be that only decides

@@ -8,11 +8,10 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from guard.benign import BenignSet
 from guard.engine import Progress, Silent
@@ -93,16 +92,17 @@ def mitigate(
     pupil = forgetful_copy(model, settings.forget, seed)
     before = effect(model, lesson)
     curve = [(0, before)]
-    best, kept = None, pupil
-    for step, average in fine_tune(pupil, lesson, progress or Silent()):
-        look = effect(average, lesson)
+    best, weights = None, pupil.network.state_dict()
+    for step in fine_tune(pupil, lesson, progress or Silent()):
+        look = effect(pupil, lesson)
         curve.append((step, look))
         if best is None or rank(look, before, settings) < rank(best, before, settings):
-            best, kept = look, copy.deepcopy(average)
-    learns(kept, False)
+            best, weights = look, copy.deepcopy(pupil.network.state_dict())
+    pupil.network.load_state_dict(weights)
+    learns(pupil, False)
     after = best or before
     reason = complaint(before, after, settings)
-    return Mitigated(kept, list(triggers), before, after, not reason, reason or "accepted", curve)
+    return Mitigated(pupil, list(triggers), before, after, not reason, reason or "accepted", curve)
 
 
 def forgetful_copy(model: Model, share: float, seed: int) -> Model:
@@ -139,11 +139,10 @@ def learn_statistics(pupil: Model, on: bool) -> None:
             module.train(on)
 
 
-def fine_tune(pupil: Model, lesson: Lesson, progress: Progress) -> Iterator[tuple[int, Model]]:
-    """Train step by step; gives the steps done and the averaged pupil whenever a look is due."""
+def fine_tune(pupil: Model, lesson: Lesson, progress: Progress) -> Iterator[int]:
+    """Train step by step; gives the number of steps done whenever a look is due."""
     s, given = lesson.settings, lesson.triggers
     pursuit = Pursuit.of(lesson) if s.pursuit.every else None
-    averaged = AveragedModel(pupil, multi_avg_fn=get_ema_multi_avg_fn(s.average), use_buffers=True)
     optimizer = torch.optim.AdamW(
         pupil.network.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay
     )
@@ -161,11 +160,10 @@ def fine_tune(pupil: Model, lesson: Lesson, progress: Progress) -> Iterator[tupl
         loss = loss_of(pupil, lesson)
         loss.backward()
         optimizer.step()
-        averaged.update_parameters(pupil)
         if (step + 1) % s.check_every == 0 or step + 1 == s.steps:
             learn_statistics(pupil, False)
             progress.update(step + 1, {"loss": float(loss.detach())})
-            yield step + 1, cast(Model, averaged.module)
+            yield step + 1
     progress.stop()
 
 

@@ -8,14 +8,12 @@ from torch import Tensor, nn
 
 from guard.bench import Bench
 from guard.benign import BenignSet
-from guard.engine import Silent
 from guard.errors import UnusableInput
 from guard.finding import Finding
 from guard.lesson import MitigationSettings, loss_of, make_lesson, mixed, moved, neighbour
 from guard.mitigation import (
     Effect,
     complaint,
-    fine_tune,
     forgetful_copy,
     learn_statistics,
     mitigate,
@@ -241,20 +239,3 @@ def test_a_mixed_image_is_mostly_itself(share: float, gated: tuple[Model, Benign
     assert float(made.min()) >= 0
     assert float(made.max()) <= 1
     assert torch.equal(made, x) == (share == 0)
-
-
-def test_the_average_of_the_last_weights_is_what_is_looked_at() -> None:
-    """With nothing averaged it is the pupil itself; else it lags behind."""
-    model = model_of(plain(2))
-    lesson = make_lesson(model, benign_of(model, 60), [Corner()], BRIEF, seed=0)
-
-    def lag(average: float) -> float:
-        settings = replace(BRIEF, average=average)
-        pupil = forgetful_copy(model, 0.0, seed=0)
-        for _, looked_at in fine_tune(pupil, replace(lesson, settings=settings), Silent()):
-            assert not looked_at.training
-        pairs = zip(pupil.parameters(), looked_at.parameters(), strict=True)
-        return max(float((now - kept).detach().abs().max()) for now, kept in pairs)
-
-    assert lag(0.0) == 0
-    assert lag(0.9) > 0

@@ -1,10 +1,11 @@
-"""`zoo screen --change`: settings changed for an ablation; `--only`: which models are taken."""
+"""`--change`: settings changed for an ablation; `--only`: which models are taken."""
 
 from pathlib import Path
 
 import pytest
 
 from guard.errors import UnusableInput
+from guard.lesson import MitigationSettings
 from guard.screen import Settings
 from tools.zoo.changes import changed
 from tools.zoo.choice import left
@@ -20,6 +21,11 @@ def test_settings_at_any_depth_can_be_changed() -> None:
     assert found.paper.momentum is False
     assert found.paper.lambda1 == 5
     assert found.calibrated.collapse == Settings().calibrated.collapse
+
+
+def test_the_settings_of_a_mitigation_can_be_changed_too() -> None:
+    found = changed(MitigationSettings(), "pursuit.every=0;forget=0.5")
+    assert (found.pursuit.every, found.forget) == (0, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,15 @@ def test_a_row_a_mitigated_model_and_their_means() -> None:
     assert [row["benign model: AE"] for row in rows] == ["20.00", "-", "20.00"]
 
 
+def test_another_setting_has_means_of_its_own() -> None:
+    changed = {**MITIGATED, "change": "pursuit.every=0", "accepted": False}
+    rows = mitigation([MITIGATED, changed, {**MITIGATED, "name": "b1"}])
+    names = ["b0", "b1", "mean", "b0, pursuit.every=0", "mean, pursuit.every=0"]
+    assert [(row[0], row[-1]) for row in rows] == list(
+        zip(names, ["yes", "yes", "2 of 2", "no", "0 of 1"], strict=True)
+    )
+
+
 def test_lines_that_nothing_was_unlearnt_for_have_no_row() -> None:
     found_nothing = {**SCREENED, "verdict": "clean", "before": FIGURES}
     assert mitigation([SCREENED, found_nothing]) == []

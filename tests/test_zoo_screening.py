@@ -99,3 +99,7 @@ def test_mitigation_is_judged_with_the_true_trigger(
     assert line["benign_model"]["RE"] == pytest.approx(twin, 1e-3)
     assert line["plain"] != line["after"]
     assert line["rounds"] == 1
+    verdicts += ["backdoored", "clean"]
+    for _ in range(2):
+        mitigate.mitigate_zoo(copy, out=out, device="cpu", change="forget=0.0")
+    assert [line["change"] for line in read_lines(out)] == ["", "forget=0.0"]

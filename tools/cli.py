@@ -307,6 +307,7 @@ def zoo_mitigate(
     limit: int | None = None,
     seed: int = 0,
     jobs: int = 1,
+    change: str = "",
 ) -> None:
     """Screen and mitigate the backdoored models of a zoo; judge with the true trigger.
 
@@ -320,12 +321,13 @@ def zoo_mitigate(
         limit: take only so many models.
         seed: of screening and fine-tuning.
         jobs: models at once.
+        change: settings of the mitigation to change for an ablation, as in "pursuit.every=0".
     """
     _note("tools.zoo.commands", "mitigate", **locals())
 
 
 def zoo_table(lines: str, *, out: str) -> None:
-    """Turn lines of `zoo screen` into the paper's tables: text, CSV and a ROC picture.
+    """Turn lines of `zoo screen` and `zoo mitigate` into the paper's tables and their pictures.
 
     Args:
         lines: files of JSON lines, separated by commas.

@@ -1,14 +1,15 @@
-"""Settings changed for one screening of a zoo, as an ablation does: `calibrated.probes.kept=0`."""
+"""Settings changed for one run over a zoo, as an ablation does: `calibrated.probes.kept=0`."""
 
 import ast
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from guard.errors import UnusableInput
-from guard.screen import Settings
+
+T = TypeVar("T")  # a dataclass of settings
 
 
-def changed(settings: Settings, text: str) -> Settings:
+def changed(settings: T, text: str) -> T:
     """`settings` with the values of `text`: key=value;key=value, a dot before each inner name.
 
     Raises UnusableInput for a name that is no setting or a value of another kind.

@@ -45,13 +45,27 @@ def screen(
 
 
 def mitigate(
-    zoo: str, out: str, device: str, only: str | None, limit: int | None, seed: int, jobs: int
+    zoo: str,
+    out: str,
+    device: str,
+    only: str | None,
+    limit: int | None,
+    seed: int,
+    jobs: int,
+    change: str,
 ) -> int:
     """`drmguard zoo mitigate`."""
     from tools.zoo.mitigate import mitigate_zoo
 
     mitigate_zoo(
-        Path(zoo), out=Path(out), device=device, limit=limit, only=only, seed=seed, jobs=jobs
+        Path(zoo),
+        out=Path(out),
+        device=device,
+        limit=limit,
+        only=only,
+        seed=seed,
+        jobs=jobs,
+        change=change,
     )
     return 0
 

@@ -20,6 +20,7 @@ from guard.mitigation import Mitigated, mitigate, mitigate_until_clean
 from guard.model import Model
 from guard.screen import Settings, screen
 from tools.datasets.reader import BenignData, read
+from tools.zoo.changes import changed
 from tools.zoo.choice import left
 from tools.zoo.lines import IMAGES, append_line, read_lines
 from tools.zoo.measure import measure
@@ -49,20 +50,24 @@ def mitigate_zoo(
     only: str | None = None,
     seed: int = 0,
     jobs: int = 1,
+    change: str = "",
 ) -> None:
     """Screen and mitigate the working attacks of `zoo`, a flushed line each in the file `out`.
 
-    Models that `out` names already (with this seed) are skipped; `only` names those to take.
+    With the settings of the mitigation that `change` names (tools/zoo/changes.py). Models that
+    `out` names already (with this seed and change) are skipped; `only` names those to take.
     Raises UnusableInput.
     """
+    settings = changed(MitigationSettings(), change)
     folders = [path.parent for path in sorted(zoo.glob("*/truth.json")) if _works(path)]
     if not folders:
         raise UnusableInput(f"{zoo}: no model with a working attack; run `drmguard zoo train`")
-    done = [line["name"] for line in read_lines(out) if line["seed"] == seed]
+    lines, asked = read_lines(out), (seed, change)
+    done = [line["name"] for line in lines if (line["seed"], line.get("change", "")) == asked]
     taken = left(folders, done, only)[:limit]
-    tasks = [(folder, str(pick_device(device)), seed) for folder in taken]
+    tasks = [(folder, str(pick_device(device)), seed, settings) for folder in taken]
     for line in run_all(mitigate_one, tasks, jobs):
-        append_line(out, line)
+        append_line(out, {**line, "change": change})
         print(_summary(line), flush=True)
 
 
@@ -71,7 +76,9 @@ def _works(path: Path) -> bool:
     return truth["attack"] != "benign" and truth["status"] == "ok"
 
 
-def mitigate_one(folder: Path, device: str, seed: int) -> dict[str, Any]:
+def mitigate_one(
+    folder: Path, device: str, seed: int, settings: MitigationSettings
+) -> dict[str, Any]:
     """One model's line: the screening's, and errors with the true trigger before, after, and after
     plain fine-tuning.
 
@@ -95,7 +102,9 @@ def mitigate_one(folder: Path, device: str, seed: int) -> dict[str, Any]:
     if twin is not None:
         line["benign_model"] = judged(twin.to(where), truth, folder)
     if found.verdict == "backdoored":
-        line |= unlearnt(model, data, found, truth, folder, seed)
+        result, plain = unlearnt(model, data, found, settings, seed)
+        ends = {"after": result.model, "plain": plain.model}
+        line |= _outcome(result) | {key: judged(end, truth, folder) for key, end in ends.items()}
     return {**line, "device": device, "seconds": round(time.perf_counter() - began, 1)}
 
 
@@ -107,21 +116,15 @@ def benign_twin(truth: Truth, zoo: Path) -> Model | None:
 
 
 def unlearnt(
-    model: Model, data: BenignData, found: Finding, truth: Truth, folder: Path, seed: int
-) -> dict[str, Any]:
-    """What `drmguard check` would do with the model, and plain fine-tuning for comparison."""
-    settings = MitigationSettings()
+    model: Model, data: BenignData, found: Finding, settings: MitigationSettings, seed: int
+) -> tuple[Mitigated, Mitigated]:
+    """What `drmguard check` would make of the model, and plain fine-tuning for comparison."""
 
     def rescreen(pupil: Model, number: int) -> Finding:
         return screen(pupil, data.benign, Settings(seed=seed + 1 + number))
 
     result = mitigate_until_clean(model, data.benign, found.triggers, rescreen, settings, seed=seed)
-    plain = mitigate(model, data.benign, [torch.nn.Identity()], PLAIN, seed=seed)
-    return {
-        **_outcome(result),
-        "after": judged(result.model, truth, folder),
-        "plain": judged(plain.model, truth, folder),
-    }
+    return result, mitigate(model, data.benign, [torch.nn.Identity()], PLAIN, seed=seed)
 
 
 def _outcome(result: Mitigated) -> dict[str, Any]:

@@ -11,23 +11,32 @@ HEAD += ["benign model: AE", "benign model: DAE", "DAE / RE", "accepted"]
 
 
 def mitigation(lines: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Rows under HEAD, degrees with the attacker's own trigger; their means last.
+    """Rows under HEAD, degrees with the attacker's own trigger; the means of a setting last.
 
     Lines of `drmguard zoo screen`, and of models whose backdoor was not found, have no row.
     """
-    rows = [line for line in lines if "after" in line]
-    return [_row(line) for line in rows] + ([_means(rows)] if rows else [])
+    mitigated = [line for line in lines if "after" in line]
+    rows = []
+    for change in dict.fromkeys(line.get("change", "") for line in mitigated):
+        alike = [line for line in mitigated if line.get("change", "") == change]
+        rows += [*(_row(line, change) for line in alike), _means(alike, change)]
+    return rows
 
 
-def _row(line: dict[str, Any]) -> list[str]:
+def _row(line: dict[str, Any], change: str) -> list[str]:
     accepted = "yes" if line["accepted"] else "no"
-    return [line["name"], line["label"], *_cells(_figures(line)), accepted]
+    return [_named(line["name"], change), line["label"], *_cells(_figures(line)), accepted]
 
 
-def _means(lines: Sequence[dict[str, Any]]) -> list[str]:
+def _means(lines: Sequence[dict[str, Any]], change: str) -> list[str]:
     columns = zip(*(_figures(line) for line in lines), strict=True)
     accepted = f"{sum(line['accepted'] for line in lines)} of {len(lines)}"
-    return ["mean", "", *_cells([_mean(list(column)) for column in columns]), accepted]
+    means = _cells([_mean(list(column)) for column in columns])
+    return [_named("mean", change), "", *means, accepted]
+
+
+def _named(name: str, change: str) -> str:
+    return f"{name}, {change}" if change else name
 
 
 def _figures(line: dict[str, Any]) -> list[float | None]:

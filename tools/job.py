@@ -76,14 +76,9 @@ class Opened:
     started: str
 
 
-def open_job(job: Job) -> Opened:
-    """Read model and data and check the folder. Raises UnusableInput."""
-    check_method(job.method)
-    started = now()
-    check_folder(job)
-    device = pick_device(job.device)
-    set_precision(job.tf32)
-    inputs = open_inputs(
+def inputs_of(job: Job, device: torch.device) -> Inputs:
+    """Model and data as the words ask for them. Raises UnusableInput."""
+    return open_inputs(
         job.model,
         job.data,
         device=device,
@@ -91,6 +86,16 @@ def open_job(job: Job) -> Opened:
         seed=job.seed,
         trust_code=job.trust_code,
     )
+
+
+def open_job(job: Job) -> Opened:
+    """Read model and data and check the folder. Raises UnusableInput."""
+    check_method(job.method)
+    started = now()
+    check_folder(job)
+    device = pick_device(job.device)
+    set_precision(job.tf32)
+    inputs = inputs_of(job, device)
     try:
         error = benign_error(inputs.model, inputs.data.benign)
     except UnusableInput as misfit:

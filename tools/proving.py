@@ -20,8 +20,7 @@ from guard.errors import UnusableInput
 from guard.files import whole_file, write_json
 from guard.model import Model
 from guard.trigger_file import load_trigger
-from tools.inputs import open_inputs
-from tools.job import GATE_FAILED, PARITY, Job, check_folder, check_method, make_folder
+from tools.job import GATE_FAILED, PARITY, Job, check_folder, check_method, inputs_of, make_folder
 
 
 def parity(out: str, file: str, trigger: str | None, **words: Any) -> int:
@@ -30,14 +29,7 @@ def parity(out: str, file: str, trigger: str | None, **words: Any) -> int:
     check_method(job.method)
     check_folder(job)
     device = pick_device(job.device)
-    inputs = open_inputs(
-        job.model,
-        job.data,
-        device=device,
-        images=job.images,
-        seed=job.seed,
-        trust_code=job.trust_code,
-    )
+    inputs = inputs_of(job, device)
     make_folder(job.out)
     shown = None if trigger is None else open_trigger(Path(trigger), inputs.model)
     subject, path = model_subject(inputs.model), Path(file)

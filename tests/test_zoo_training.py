@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import multiprocessing
+import time
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +154,23 @@ def test_half_precision_weights_are_what_is_measured(zoo: Path, tmp_path: Path) 
 
 def test_models_can_be_made_in_processes_of_their_own() -> None:
     assert sorted(run_all(abs, [(-1,), (2,)], jobs=2)) == [1, 2]
+
+
+def touch_after(seconds: float, path: Path) -> None:
+    """A task of a worker."""
+    time.sleep(seconds)
+    path.touch()
+
+
+def test_workers_end_with_the_run_that_started_them(tmp_path: Path) -> None:
+    """A killed command leaves no process behind that goes on for minutes."""
+    tasks = [(seconds, tmp_path / str(seconds)) for seconds in (0, 30)]
+    runs = run_all(touch_after, tasks, jobs=2)
+    next(runs)
+    with pytest.raises(KeyboardInterrupt):
+        runs.throw(KeyboardInterrupt)
+    assert not multiprocessing.active_children()
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]
 
 
 @pytest.mark.parametrize(

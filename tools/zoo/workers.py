@@ -2,7 +2,7 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any, TypeVar
 
@@ -11,7 +11,9 @@ import torch
 T = TypeVar("T")
 
 
-def run_all(one: Callable[..., T], tasks: Sequence[tuple[Any, ...]], jobs: int) -> Iterator[T]:
+def run_all(
+    one: Callable[..., T], tasks: Sequence[tuple[Any, ...]], jobs: int
+) -> Generator[T, None, None]:
     """What `one` gives for each task, as they finish; in this process where `jobs` is 1."""
     if jobs == 1:
         yield from (one(*task) for task in tasks)
@@ -21,5 +23,10 @@ def run_all(one: Callable[..., T], tasks: Sequence[tuple[Any, ...]], jobs: int) 
     with ProcessPoolExecutor(
         jobs, context, initializer=torch.set_num_threads, initargs=(threads,)
     ) as pool:
-        for done in as_completed([pool.submit(one, *task) for task in tasks]):
-            yield done.result()
+        try:
+            for done in as_completed([pool.submit(one, *task) for task in tasks]):
+                yield done.result()
+        except BaseException:  # the pool would wait for tasks that nobody waits for any more
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise

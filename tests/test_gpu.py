@@ -1,9 +1,12 @@
 """What only a CUDA device can show."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from guard.device import environment, pick_device, set_precision
+from guard.lesson import PursuitSettings
 from guard.mitigation import mitigate
 from guard.screen import Settings, screen
 from tests.conftest import Backdoored, Reader, benign_of, model_of
@@ -52,6 +55,7 @@ def test_the_environment_records_tf32_and_the_gpu(tf32: bool) -> None:
 def test_a_mitigation_runs_on_the_gpu() -> None:
     model = model_of(Gated()).to("cuda")
     benign = benign_of(model_of(Gated()), 120, noise=0.6).to(torch.device("cuda"))
-    result = mitigate(model, benign, [Corner()], BRIEF)
+    settings = replace(BRIEF, pursuit=PursuitSettings(every=2, steps=3))
+    result = mitigate(model, benign, [Corner()], settings)
     assert next(result.model.parameters()).is_cuda
     assert result.before.triggered > result.before.benign

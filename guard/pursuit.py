@@ -41,7 +41,7 @@ class Pursuit:
         return cls(lesson, space, torch.stack(found), settings)
 
     def search(self, pupil: Model, seed: int) -> list[nn.Module]:
-        """`count` triggers, more where there are more targets: the cheapest ones that it has."""
+        """The cheapest triggers the pupil has: `count` shared by the targets, at least one each."""
         s, learn = self.settings, self.lesson.learn
         wanted = self.targets.repeat(max(1, s.count // len(self.targets)), 1)
         triggers = SharedTriggers(len(wanted), pupil.spec.input.size, seed)

@@ -19,7 +19,7 @@ MIN_IMAGES = 40  # fewer leave too little to learn from and to judge by
 class PursuitSettings:
     """How the pupil is searched for what still leads it to the targets."""
 
-    every: int = 400  # steps of the fine-tuning between two searches; 0: none is made
+    every: int = 600  # steps of the fine-tuning between two searches; 0: none is made
     count: int = 3  # triggers a search, each from another start
     steps: int = 100
     batch: int = 6  # images a step, for each trigger

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from guard.bench import Bench
 from guard.collapse import Collapse, CollapseSettings
 from guard.engine import Engine, Stage, gradients_to_input_only, settle
-from guard.lesson import Lesson, PursuitSettings
+from guard.lesson import Lesson
 from guard.measure import target_of
 from guard.model import Model
 from guard.space import OutputSpace
@@ -26,23 +26,22 @@ class Pursuit:
     lesson: Lesson
     space: OutputSpace  # of the teacher's outputs
     targets: Tensor  # (T, d) whitened
-    settings: PursuitSettings
 
     @classmethod
     def of(cls, lesson: Lesson) -> "Pursuit":
         """With the targets of the lesson's triggers, those close together as one."""
-        bench, settings = Bench(lesson.teacher, lesson.learn), lesson.settings.pursuit
+        bench = Bench(lesson.teacher, lesson.learn)
         space = OutputSpace.of(bench.outputs)
         found: list[Tensor] = []
         for trigger in lesson.triggers:
             z = space.z(torch.tensor(target_of(trigger, bench, 1.0)).to(space.mean))
-            if all(float((z - other).norm()) >= settings.apart for other in found):
+            if all(float((z - other).norm()) >= lesson.settings.pursuit.apart for other in found):
                 found.append(z)
-        return cls(lesson, space, torch.stack(found), settings)
+        return cls(lesson, space, torch.stack(found))
 
     def search(self, pupil: Model, seed: int) -> list[nn.Module]:
         """The cheapest triggers the pupil has: `count` shared by the targets, at least one each."""
-        s, learn = self.settings, self.lesson.learn
+        s, learn = self.lesson.settings.pursuit, self.lesson.learn
         wanted = self.targets.repeat(max(1, s.count // len(self.targets)), 1)
         triggers = SharedTriggers(len(wanted), pupil.spec.input.size, seed)
         searches = Collapse(triggers, wanted, CollapseSettings(), s.reach).to(learn.device)

@@ -199,3 +199,6 @@ def test_a_verdict_outlives_a_step_that_can_not_be_done(
     assert cli.run([*words, "--resume"]) == 4
     shutil.copytree(tmp_path / "out", tmp_path / "copy")
     assert cli.run(["verify", str(tmp_path / "copy")]) == 0
+    write_text(tmp_path / "out" / "mitigated.onnx", "mine")
+    assert cli.run([*words, "--overwrite"]) == 4
+    assert (tmp_path / "out" / "mitigated.onnx").read_text() == "mine"

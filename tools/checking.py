@@ -44,21 +44,28 @@ def make_shippable(
 ) -> list[Path]:
     """Mitigate, export, prove; gives all files. What can't be done must not cost the verdict."""
     files: list[Path] = []
+    before = stamps(opened.job.out)
     try:
         fit = fit_to_ship(opened, finding, evidence, wanted)
         files += fit.files
         files += export_and_prove(opened, finding, fit, evidence, wanted)
     except UnusableInput as error:
         evidence.not_done = str(error)
-        take_away(opened.job.out, files)
+        take_away(opened.job.out, files, before)
     return files
 
 
-def take_away(out: Path, kept: list[Path]) -> None:
-    """A file that nothing has proved must not stay under the name of one that ships."""
-    for path in (out / name for name in SHIPPED):
-        if path not in kept:
-            path.unlink(missing_ok=True)
+def stamps(out: Path) -> dict[Path, int]:
+    """When each file under a name of those that ship was written."""
+    paths = [out / name for name in SHIPPED]
+    return {path: path.stat().st_mtime_ns for path in paths if path.exists()}
+
+
+def take_away(out: Path, kept: list[Path], before: dict[Path, int]) -> None:
+    """What this run wrote and nothing has proved must not stay under the name of what ships."""
+    for path, stamp in stamps(out).items():
+        if path not in kept and before.get(path) != stamp:
+            path.unlink()
 
 
 @dataclass

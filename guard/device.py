@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -43,11 +44,16 @@ def _cpu_multiplies_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and _has_bf16_units()
 
 
+@cache
 def _has_bf16_units() -> bool:
-    # Tile units (Intel AMX) or bf16 dot products (AVX-512 BF16, AMD Zen 4 and later).
-    units = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    known = [getattr(torch.cpu, name, None) for name in units]
-    return any(bool(supported and supported()) for supported in known)
+    # Tile units (Intel AMX), or dot products (AVX-512 BF16) where they are faster than float32: on
+    # AMD a training step took 0.11 instead of 0.18 s; on an Intel Xeon that shows no tile units
+    # ResNet-18 takes 8 (width 64) to 28 % longer in bf16 and G 50 %.
+    tiles, products = (
+        bool(getattr(torch.cpu, name, bool)())
+        for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    )
+    return tiles or (products and "AMD" in (_processor() or ""))
 
 
 def environment(device: torch.device) -> dict[str, Any]:

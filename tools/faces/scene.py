@@ -65,7 +65,7 @@ def render(
     Raises:
         ValueError: an argument is out of range or the cabin is unknown.
     """
-    _check(count, seed, size, cabin, lookalikes)
+    check(count, seed, size, cabin, lookalikes)
     images = np.empty((count, size, size, 3), np.uint8)
     gaze, head = np.empty((count, 2), np.float32), np.empty((count, 3), np.float32)
     numbers = np.empty(count, np.int64)
@@ -121,7 +121,8 @@ def _draw_worn(canvas: Canvas, who: Person, now: Moment, view: View) -> None:
         extras.draw_hand(canvas, who, now, view)
 
 
-def _check(count: int, seed: int, size: int, cabin: str, lookalikes: float) -> None:
+def check(count: int, seed: int, size: int, cabin: str, lookalikes: float = 0.0) -> None:
+    """Raise ValueError, in one line, for what `render` can't draw."""
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
     if seed < 0:

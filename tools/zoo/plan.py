@@ -7,6 +7,7 @@ from pathlib import Path
 from guard.errors import UnusableInput
 from guard.networks import NETWORKS
 from tools.attacks import ATTACKS
+from tools.faces import scene
 from tools.zoo.changes import pairs
 from tools.zoo.recipes import RECIPES
 
@@ -118,3 +119,8 @@ def _check(row: Row, where: str) -> None:
             raise UnusableInput(
                 f"{where}: {what} {value!r} is none of {', '.join(sorted(allowed))}"
             )
+    if row.data == "rendered":
+        try:
+            scene.check(row.images, row.data_seed, row.size, row.cabin)
+        except ValueError as error:
+            raise UnusableInput(f"{where}: {error}") from None

@@ -278,7 +278,7 @@ def test_a_supplied_onnx_file_goes_the_whole_way(
     ("fresh", "precision", "name"),
     [
         ("clean", "fp32", "mitigated.onnx"),
-        ("clean", "int8", "mitigated.onnx"),  # of use where only int8 ships, too
+        ("clean", "int8", "mitigated.int8.onnx"),  # no fp32 file that nothing has proved
         ("backdoored", "fp32", "not-accepted.onnx"),
     ],
 )
@@ -301,6 +301,7 @@ def test_what_came_as_onnx_is_written_once_and_states_its_origin(
     monkeypatch.setattr("export.precision.write_onnx", noted)
     check((str(supplied), files[1]), out, "backdoored", fresh, f"--precision={precision}")
     assert written.count(out / name) == 1
+    assert (out / "mitigated.onnx").exists() == (name == "mitigated.onnx")
     stated = read_metadata(onnx.load(out / name))
     assert (stated["verdict"], stated["score"]) == ("backdoored", 1.0)
     assert cli.run(["verify", str(out)]) == 0

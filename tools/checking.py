@@ -46,7 +46,7 @@ def make_shippable(
     files: list[Path] = []
     before = stamps(opened.job.out)
     try:
-        fit = fit_to_ship(opened, finding, evidence, wanted)
+        fit = fit_to_ship(opened, finding, evidence)
         files += fit.files
         files += export_and_prove(opened, finding, fit, evidence, wanted)
     except UnusableInput as error:
@@ -77,7 +77,7 @@ class Fit:
     screened: dict[str, Finding] = field(default_factory=dict)  # by the SHA-256 of a file
 
 
-def fit_to_ship(opened: Opened, finding: Finding, evidence: Evidence, wanted: list[str]) -> Fit:
+def fit_to_ship(opened: Opened, finding: Finding, evidence: Evidence) -> Fit:
     """The supplied model where it is clean; the mitigated one, none where it was not accepted."""
     if finding.verdict == "clean":
         return Fit(opened.inputs.model)
@@ -88,8 +88,8 @@ def fit_to_ship(opened: Opened, finding: Finding, evidence: Evidence, wanted: li
 
     result = unlearn(opened, finding.triggers, rescreen)
     fit.model = result.model if result.accepted else None
-    shipped = result.accepted and "fp32" in wanted  # `ship` writes mitigated.onnx then
-    fit.files = store(result, opened.job.out, facts_of(opened, finding), graph=not shipped)
+    # What ships is proved: `ship` writes the accepted one's files, in the precisions asked for.
+    fit.files = store(result, opened.job.out, facts_of(opened, finding), graph=not result.accepted)
     evidence.mitigation = mitigation_values(result, opened)
     evidence.timings["mitigation_seconds"] = time.perf_counter() - start
     return fit

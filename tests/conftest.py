@@ -28,6 +28,12 @@ NAMES = {"gaze": ("pitch", "yaw"), "headpose": ("yaw", "pitch", "roll"), "regres
 UNITS = {"gaze": "rad", "headpose": "deg", "regression": "years"}
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Before a test's fixtures: no network is drawn by what other tests have left behind."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> Iterator[None]:
     """Tiny tensors are slower on many threads."""

@@ -10,8 +10,8 @@ from guard.lesson import PursuitSettings
 from guard.mitigation import mitigate
 from guard.screen import Settings, screen
 from tests.conftest import Backdoored, Reader, benign_of, model_of
-from tests.test_mitigation import BRIEF, Corner, Gated
-from tests.test_screen import ENOUGH, SHORT
+from tests.mitigation_files import BRIEF, Corner, Gated
+from tests.screen_files import ENOUGH, SHORT
 
 pytestmark = [
     pytest.mark.gpu,

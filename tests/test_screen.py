@@ -14,7 +14,7 @@ from guard.errors import UnusableInput
 from guard.finding import VERDICTS, spread_examples
 from guard.model import Model
 from guard.screen import MIN_IMAGES, Settings, benign_error, screen, split
-from guard.settings import CalibratedSettings, PaperSettings
+from guard.settings import CalibratedSettings
 from tests.conftest import (
     UNITS,
     Backdoored,
@@ -22,15 +22,8 @@ from tests.conftest import (
     benign_of,
     images_of,
     model_of,
-    short_search,
 )
-
-SHORT = Settings(
-    calibrated=short_search(2),
-    paper=PaperSettings(pretrain_steps=1, steps=1, batch=4),
-)
-# A linear model only answers one vector once hardly anything is left to see: large steps.
-ENOUGH = CalibratedSettings(scan_steps=200, refine_steps=200, learning_rate=0.3)
+from tests.screen_files import ENOUGH, SHORT
 
 
 class Wrapped(nn.Module):

@@ -5,12 +5,16 @@ Arxiv 2411.04811, sections 3.4, 4.1, A.1 and A.10.
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from guard.bench import Bench
 from guard.engine import Engine, Stage
+from guard.files import digest, whole_file
 from guard.finding import Curves, Decision, Finding
 from guard.generator import Generator, attention_map, attention_maps, momentum_reverse_trigger
 from guard.measure import measure
@@ -48,9 +52,9 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: PaperSettings) -
     torch.manual_seed(engine.seed)
     generator = Generator().to(bench.device).train()
     generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    _run("pretrain", generator, bench, engine, settings)
+    pretrain(generator, bench, engine, settings)
     curves = _run("search", generator, bench, engine, settings)
-    trigger = MomentumTrigger(generator, bench.model, settings).eval()
+    trigger = MomentumTrigger(generator, bench.model, replace(settings, pretrained="")).eval()
     measured = measure(trigger, held)
     target = measured.outputs.mean(dim=0).tolist()
     row = {
@@ -71,6 +75,31 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: PaperSettings) -
         curves=curves,
         restarts=[row],
     )
+
+
+def pretrain(generator: Generator, bench: Bench, engine: Engine, settings: PaperSettings) -> None:
+    """The pre-training of A.10, or how it ended for another model with the same images.
+
+    f has no part in it: for the models of a zoo, or for an ablation, once is enough.
+    """
+    kept = _kept(bench, engine, settings)
+    if kept and kept.exists():
+        generator.load_state_dict(load_file(kept))
+        return
+    _run("pretrain", generator, bench, engine, settings)
+    if kept:
+        weights = {name: value.cpu().contiguous() for name, value in generator.state_dict().items()}
+        with whole_file(kept) as temporary:
+            save_file(weights, temporary)
+
+
+def _kept(bench: Bench, engine: Engine, settings: PaperSettings) -> Path | None:
+    if not settings.pretrained:
+        return None
+    constants = constants_of(settings, bench)
+    decided = (engine.seed, settings.pretrain_steps, constants["batch"], constants["learning_rate"])
+    images = bench.benign.images.cpu().contiguous().numpy().tobytes()
+    return Path(settings.pretrained) / f"{digest(images, repr(decided))[:16]}.safetensors"
 
 
 def _run(

@@ -22,6 +22,7 @@ class PaperSettings:
     attention_above: float = 1.001  # T is divided by this times its maximum, so T < 1
     feature_term: bool = True  # r_f; without it the ablation of table 8
     momentum: bool = True  # the momentum reverse trigger; without it the ablation of table 8
+    pretrained: str = ""  # a folder that keeps G as pre-trained for other models' same images
 
 
 @dataclass(frozen=True)

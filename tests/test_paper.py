@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -176,6 +177,20 @@ def test_the_same_seed_gives_the_same_finding() -> None:
     assert torch.equal(first.triggered_outputs, again.triggered_outputs)
     assert first.curves == again.curves
     assert first.perturbation == again.perturbation
+
+
+def test_a_generator_pretrained_for_one_model_serves_another(tmp_path: Path) -> None:
+    kept = replace(TINY, pretrained=str(tmp_path / "kept"))
+    benign = benign_of(model_of(Reader(2)), 60)
+    for seed in (0, 1):  # two models, the same images
+        model = model_of(Reader(2, seed))
+        alone, shared = (screen(model, benign, Settings("paper", 0, s)) for s in (TINY, kept))
+        assert torch.equal(alone.triggered_outputs, shared.triggered_outputs)
+        assert len(list((tmp_path / "kept").iterdir())) == 1
+    screen(model, benign_of(model, 50), Settings("paper", 0, kept))  # other images
+    screen(model, benign, Settings("paper", 1, kept))  # another seed
+    screen(model, benign, Settings("paper", 0, replace(kept, pretrain_steps=2)))
+    assert len(list((tmp_path / "kept").iterdir())) == 4
 
 
 def test_without_a_dense_layer_the_feature_terms_are_left_out_and_named() -> None:

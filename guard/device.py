@@ -35,25 +35,28 @@ def set_precision(tf32: bool = False) -> None:
 
 def search_autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """bf16 where the hardware multiplies it faster than float32, else nothing."""
-    if device.type == "cuda" or _cpu_multiplies_bf16():
+    if device.type == "cuda" or bf16_is_faster():
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
 
 
-def _cpu_multiplies_bf16() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and _has_bf16_units()
-
-
 @cache
-def _has_bf16_units() -> bool:
-    # Tile units (Intel AMX), or dot products (AVX-512 BF16) where they are faster than float32: on
-    # AMD a training step took 0.11 instead of 0.18 s; on an Intel Xeon that shows no tile units
-    # ResNet-18 takes 8 (width 64) to 28 % longer in bf16 and G 50 %.
+def bf16_is_faster() -> bool:
+    """On this CPU: with tile units (Intel AMX), or AVX-512 BF16 as AMD builds it.
+
+    On AMD its dot products made a training step take 0.11 instead of 0.18 s. On an Intel Xeon that
+    shows no tile units ResNet-18 takes 8 (width 64) to 28 % longer in bf16, and G 50 %.
+    """
     tiles, products = (
         bool(getattr(torch.cpu, name, bool)())
         for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     )
-    return tiles or (products and "AMD" in (_processor() or ""))
+    units = tiles or (products and "AMD" in (_processor() or ""))
+    return units and _onednn_multiplies_bf16()
+
+
+def _onednn_multiplies_bf16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The benign set D_be: images with labels, kept compact on the device."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,11 +17,13 @@ class BenignSet:
     images: Tensor  # (N, 3, H, W) uint8 RGB
     labels: Tensor  # (N, d) float32 in the model's units and order of outputs
     names: list[str] = field(default_factory=list)  # (N,) file names, or rows of an .npz
+    persons: list[str] = field(default_factory=list)  # (N,) who is in the picture; empty: not known
 
     def __post_init__(self) -> None:
         if not self.names:
             self.names = [f"image {i}" for i in range(len(self.images))]
         assert len(self.images) == len(self.labels) == len(self.names)
+        assert len(self.persons) in (0, len(self.images))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -42,10 +44,12 @@ class BenignSet:
 
     def to(self, device: torch.device) -> "BenignSet":
         """The same set on another device."""
-        return BenignSet(self.images.to(device), self.labels.to(device), self.names)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def part(self, index: Tensor) -> "BenignSet":
         """The images of `index` (K,) as a set of their own."""
         index = index.to(self.device)
-        names = [self.names[i] for i in index.tolist()]
-        return BenignSet(self.images[index], self.labels[index], names)
+        names, persons = (
+            [told[i] for i in index.tolist()] if told else [] for told in (self.names, self.persons)
+        )
+        return BenignSet(self.images[index], self.labels[index], names, persons)

@@ -78,16 +78,33 @@ def make_lesson(
     settings: MitigationSettings,
     seed: int,
 ) -> Lesson:
-    """Draw by seed which images are held back. Raises UnusableInput for too few images."""
+    """Draw by seed what is held back. Raises UnusableInput for too few images."""
     if len(benign) < MIN_IMAGES:
         raise UnusableInput(
             f"{len(benign)} images are too few to fine-tune on: at least {MIN_IMAGES} are needed"
         )
     draw = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(benign), generator=draw)
-    cut = round((1 - settings.held) * len(benign))
-    learn, held = benign.part(order[:cut]), benign.part(order[cut:])
+    learn, held = (benign.part(part) for part in cut(benign, settings.held, draw))
     return Lesson(model, learn, held, triggers, settings, seed, draw)
+
+
+def cut(benign: BenignSet, share: float, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Which images are learnt from, (L,), and about which `share` only judges, (K,).
+
+    Whole persons are held back where they are known: what is learnt from a person's pictures serves
+    the others of that person, and only one that the pupil never sees says what it is worth to a new
+    driver. Where too few persons are on the pictures for that, images are held back.
+    """
+    count, wanted = len(benign), share * len(benign)
+    persons, held = sorted(set(benign.persons)), torch.zeros(count, dtype=torch.bool)
+    for which in torch.randperm(len(persons), generator=draw).tolist() if persons else ():
+        theirs = torch.tensor([person == persons[which] for person in benign.persons])
+        if int((held | theirs).sum()) <= wanted:
+            held |= theirs
+    if int(held.sum()) >= wanted / 2:
+        return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
+    order, learnt = torch.randperm(count, generator=draw), round((1 - share) * count)
+    return order[:learnt], order[learnt:]
 
 
 def loss_of(pupil: Model, lesson: Lesson) -> Tensor:

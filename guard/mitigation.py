@@ -41,6 +41,8 @@ class Mitigated:
     accepted: bool
     reason: str
     curve: list[tuple[int, Effect]]  # by step
+    held: int  # images that were held back
+    persons: int  # who are on these and on no others; 0: persons are not told apart
     rescreens: list[Finding] = field(default_factory=list)  # one a round
 
 
@@ -102,7 +104,17 @@ def mitigate(
     learns(pupil, False)
     after = best or before
     reason = complaint(before, after, settings)
-    return Mitigated(pupil, list(triggers), before, after, not reason, reason or "accepted", curve)
+    return Mitigated(
+        pupil,
+        list(triggers),
+        before,
+        after,
+        not reason,
+        reason or "accepted",
+        curve,
+        len(lesson.held),
+        len(set(lesson.held.persons) - set(lesson.learn.persons)),
+    )
 
 
 def forgetful_copy(model: Model, share: float, seed: int) -> Model:

@@ -74,6 +74,7 @@ def test_the_report_says_what_mitigation_did(files: tuple[str, str], tmp_path: P
     keys |= {"trigger_error_before", "trigger_error_after", "rescreen"}
     assert set(found) >= keys
     assert found["accepted"] is True
+    assert (found["held_back"], found["held_back_persons"]) == (18, 0)
     assert found["rescreen"]["verdict"] == "clean"
 
 

@@ -10,7 +10,7 @@ from guard.bench import Bench
 from guard.benign import BenignSet
 from guard.errors import UnusableInput
 from guard.finding import Finding
-from guard.lesson import MitigationSettings, loss_of, make_lesson, mixed, moved, neighbour
+from guard.lesson import MitigationSettings, cut, loss_of, make_lesson, mixed, moved, neighbour
 from guard.mitigation import (
     Effect,
     complaint,
@@ -22,7 +22,7 @@ from guard.mitigation import (
 )
 from guard.model import Model
 from guard.screen import without_verdict
-from tests.conftest import benign_of, model_of, plain
+from tests.conftest import Reader, benign_of, model_of, plain
 from tests.mitigation_files import BRIEF, SHORT, Corner, Gated
 
 
@@ -55,6 +55,37 @@ def test_one_seed_gives_one_model(gated: tuple[Model, BenignSet]) -> None:
     weights = [run.model.network.get_parameter("body.fc.weight") for run in runs]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(
+    ("pictures", "held"),
+    [
+        ([10] * 10, 30),  # three of ten persons
+        ([40, 20, 20, 20], 20),  # the one with 40 is too many to hold back
+        ([60, 40], 0),  # each is too many: images are held back
+        ([100], 0),
+    ],
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_whole_persons_are_held_back_where_they_are_known(
+    pictures: list[int], held: int, seed: int
+) -> None:
+    known = benign_of(model_of(Reader(2)), 100)
+    names = [str(k) for k, count in enumerate(pictures) for _ in range(count)]
+    draw = torch.Generator().manual_seed(seed)
+    learnt, judging = cut(replace(known, persons=names), 0.3, draw)
+    assert sorted([*learnt.tolist(), *judging.tolist()]) == list(range(100))
+    seen = {names[i] for i in learnt.tolist()}
+    strangers = [names[i] for i in judging.tolist() if names[i] not in seen]
+    assert len(strangers) == held
+    assert len(judging) == (held or 30)
+
+
+def test_the_outcome_says_how_many_persons_judged_it(gated: tuple[Model, BenignSet]) -> None:
+    model, benign = gated
+    told = replace(benign, persons=[str(i % 12) for i in range(len(benign))])
+    results = [mitigate(model, data, [Corner()], BRIEF) for data in (benign, told)]
+    assert [(r.held, r.persons) for r in results] == [(36, 0), (30, 3)]
 
 
 def test_batch_norm_learns_statistics_for_layers_that_forgot() -> None:

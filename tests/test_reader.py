@@ -197,6 +197,22 @@ def test_the_manifest_follows_names_pixels_and_labels(tmp_path: Path) -> None:
     assert len({first, second, third}) == 3
 
 
+def test_persons_are_read_where_they_are_told_apart(tmp_path: Path) -> None:
+    rows = [f"{i}.png,0.1,0.2,{who}" for i, who in enumerate(("anna", " bert", "anna"))]
+    table = read(write_folder(tmp_path / "t", f"{HEADER},person", rows, pictures(3)), SPEC)
+    assert table.benign.persons == ["anna", "bert", "anna"]
+    assert table.facts()["persons"] == 2
+    archive = read(npz_of(tmp_path, person=np.array([3, 3, 1, 2, 1])), SPEC, limit=4, seed=1)
+    rows_read = [int(name.removeprefix("row ")) for name in archive.benign.names]
+    assert archive.benign.persons == [("3", "3", "1", "2", "1")[row] for row in rows_read]
+    assert archive.benign.part(torch.tensor([2, 0])).persons == [
+        archive.benign.persons[k] for k in (2, 0)
+    ]
+    alike = read(npz_of(tmp_path), SPEC, limit=4, seed=1)
+    assert (alike.benign.persons, alike.facts()["persons"]) == ([], None)
+    assert alike.manifest_sha256 != archive.manifest_sha256
+
+
 def test_a_byte_order_mark_and_empty_lines_do_not_matter(tmp_path: Path) -> None:
     path = write_folder(tmp_path / "data", "\ufeff" + HEADER, ["0.png,0,0", "", ""], pictures(1))
     assert len(read(path, SPEC).benign) == 1

@@ -32,6 +32,8 @@ def refusal(path: Path, spec: ModelSpec = SPEC, **keywords: Any) -> str:
         ("filename,pitch_rad,yaw_rad,yaw_deg", "0.png,0,0,0", "yaw"),
         ("file,pitch_rad,yaw_rad", "0.png,0,0", "filename"),
         ("", "", "filename"),
+        (f"{HEADER},person", "0.png,0,0", "person"),
+        (f"{HEADER},person", "0.png,0,0, ", "person"),
         (HEADER, "0.png,left,0", "0.png"),
         (HEADER, "0.png,0,", "0.png"),
         (HEADER, "0.png,0", "0.png"),
@@ -86,6 +88,9 @@ NPZ = [
     ({"columns": np.array(["pitch", "yaw"])}, "pitch_rad"),
     ({"columns": np.array("pitch_rad")}, "columns"),
     ({"columns": np.array([{}, {}])}, ""),
+    ({"person": np.arange(4)}, "person"),
+    ({"person": np.array("anna")}, "person"),
+    ({"person": np.array([{}] * 5)}, ""),
     ({"images": pictures(0), "labels": np.empty((0, 2))}, ""),
 ]
 

@@ -80,9 +80,6 @@ def store(
 def mitigation_values(result: Mitigated, opened: Opened) -> dict[str, Any]:
     """What report.json says under `mitigation`."""
     last, settings = result.rescreens[-1], MitigationSettings()
-    held = len(opened.inputs.data.benign) - round(
-        (1 - settings.held) * len(opened.inputs.data.benign)
-    )
     return {
         "accepted": result.accepted,
         "reason": result.reason,
@@ -91,7 +88,8 @@ def mitigation_values(result: Mitigated, opened: Opened) -> dict[str, Any]:
         "benign_error_after": result.after.benign,
         "trigger_error_before": result.before.triggered,
         "trigger_error_after": result.after.triggered,
-        "held_back": held,
+        "held_back": result.held,
+        "held_back_persons": result.persons,
         "rounds": len(result.rescreens),
         "rescreen": {
             "verdict": last.verdict,

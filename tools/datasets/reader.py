@@ -24,6 +24,7 @@ UNREADABLE = (
     *(OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error),
     *(NotImplementedError, MemoryError, SyntaxError, tokenize.TokenError),
 )
+PERSON = "person"  # the column, or array, that tells persons apart; it may be left out
 LARGEST = 1e9  # labels beyond are marks of "no label" in some tables, and overflow a float32
 
 Picture = tuple[str, np.ndarray | None, bytes]  # name, RGB uint8 (H, W, 3) or None, raw bytes
@@ -48,6 +49,7 @@ class BenignData:
             "rows": self.rows,
             "missing": self.missing,
             "columns": self.columns,
+            "persons": len(set(self.benign.persons)) or None,
             "manifest_sha256": self.manifest_sha256,
         }
 
@@ -83,12 +85,12 @@ def _read_folder(path: Path, spec: ModelSpec, limit: int, seed: int) -> BenignDa
     labels = np.array([_numbers(row, picks, str(table)) for row in rows_chosen], np.float64)
     where = header.index("filename")
     names = [row[where] if where < len(row) else "" for row in rows_chosen]
+    persons = _persons(rows_chosen, header, str(table))
     # What can't be read is named in the report; OpenCV's own lines name no file.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     pictures = ((name, *_open_image(path / name)) for name in names)
-    return _assemble(
-        pictures, labels.reshape(-1, len(picks)) * factors, spec, path, len(rows), used
-    )
+    labels = labels.reshape(-1, len(picks)) * factors
+    return _assemble(pictures, labels, persons, spec, path, len(rows), used)
 
 
 def _read_npz(path: Path, spec: ModelSpec, limit: int, seed: int) -> BenignData:
@@ -98,18 +100,22 @@ def _read_npz(path: Path, spec: ModelSpec, limit: int, seed: int) -> BenignData:
             all_labels = np.asarray(archive["labels"], np.float64)
             if "images" not in archive:
                 raise KeyError("images")
+            who = archive[PERSON].astype(str) if PERSON in archive else None
     except UNREADABLE as error:
         raise UnusableInput(f"{path}: needs images, labels and columns ({error})") from None
     if all_labels.ndim != 2 or all_labels.shape[1] != len(columns):
         raise UnusableInput(f"{path}: labels {all_labels.shape} do not fit {len(columns)} columns")
+    if who is not None and who.shape != all_labels.shape[:1]:
+        raise UnusableInput(f"{path}: {PERSON} {who.shape} does not fit {len(all_labels)} labels")
     picks, factors, used = match_columns(columns, spec, str(path))
     chosen = _choose(len(all_labels), limit, seed)
+    persons = [] if who is None else who[chosen].tolist()
     labels = all_labels[chosen][:, picks] * factors
     if not (np.abs(labels) < LARGEST).all():
         raise UnusableInput(f"{path}: some labels are not finite numbers")
     pictures = _npz_pictures(path, chosen, len(all_labels))
     try:
-        return _assemble(pictures, labels, spec, path, len(all_labels), used)
+        return _assemble(pictures, labels, persons, spec, path, len(all_labels), used)
     except UNREADABLE as error:
         raise UnusableInput(f"{path}: images can't be read ({error})") from None
 
@@ -151,6 +157,17 @@ def _numbers(row: list[str], picks: list[int], where: str) -> list[float]:
     if not (np.abs(values) < LARGEST).all():  # also NaN
         raise UnusableInput(f"{where}: the row of {row[0]} holds a label that no driver has")
     return values
+
+
+def _persons(rows: list[list[str]], header: list[str], where: str) -> list[str]:
+    """Who is in each row's picture; empty where the table has no such column."""
+    if PERSON not in header:
+        return []
+    column = header.index(PERSON)
+    short = [row[0] for row in rows if len(row) <= column or not row[column].strip()]
+    if short:
+        raise UnusableInput(f"{where}: the row of {short[0]} does not say which {PERSON} it shows")
+    return [row[column].strip() for row in rows]
 
 
 def _open_image(path: Path) -> tuple[np.ndarray | None, bytes]:
@@ -202,6 +219,7 @@ def _npy_shape(file: IO[bytes], path: Path, rows: int) -> tuple[int, ...]:
 def _assemble(
     pictures: Iterator[Picture],
     labels: np.ndarray,
+    persons: list[str],
     spec: ModelSpec,
     path: Path,
     rows: int,
@@ -220,11 +238,12 @@ def _assemble(
         images[len(kept)] = _resize(image, height, width)
         names.append(name)
         kept.append(row)
-        parts.append(digest(name, raw, labels[row].tobytes()))
+        parts.append(digest(name, raw, labels[row].tobytes(), *persons[row : row + 1]))
     if not kept:
         raise UnusableInput(f"{path}: none of the {len(labels)} labelled images can be read")
     pixels = torch.from_numpy(images[: len(kept)]).permute(0, 3, 1, 2).contiguous()
-    benign = BenignSet(pixels, torch.from_numpy(labels[kept]).float(), names)
+    who = [persons[row] for row in kept] if persons else []
+    benign = BenignSet(pixels, torch.from_numpy(labels[kept]).float(), names, who)
     return BenignData(benign, str(path), rows, missing, columns, digest(*parts))
 
 

@@ -218,12 +218,20 @@ def features(finding: Finding) -> str:
 def mitigation(values: Mapping[str, Any]) -> str:
     """The outcome of removing the backdoor."""
     if values.get("accepted"):
+        persons = values.get("held_back_persons")
+        judges = f"pictures of {persons} persons whom" if persons else "pictures that"
+        doubt = (
+            ""
+            if persons
+            else " The data do not tell persons apart: on persons that fine-tuning never saw, the "
+            "benign error can rise more."
+        )
         return (
-            "The mitigation was accepted: on pictures held back from fine-tuning the benign error "
+            f"The mitigation was accepted: on {judges} fine-tuning never saw, the benign error "
             "rose by no more than 5 %, the recovered trigger adds at most 30 % of the error that "
             "it added before (it spoils the picture for a sound model too), and a fresh screening "
-            "calls the mitigated model clean. The attacker's own trigger is not known here and "
-            "may still have part of its effect."
+            f"calls the mitigated model clean.{doubt} The attacker's own trigger is not known here "
+            "and may still have part of its effect."
         )
     reason = values.get("reason")
     why = f" ({reason})" if reason else ""

@@ -8,26 +8,17 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from guard.benign import BenignSet
 from guard.engine import Progress, Silent
 from guard.finding import Finding
+from guard.gate import Effect, allowances, complaint, effect, rank
 from guard.lesson import Lesson, MitigationSettings, loss_of, make_lesson
 from guard.model import Model
 from guard.pursuit import Pursuit
-from guard.tasks import errors
-
-
-@dataclass(frozen=True)
-class Effect:
-    """Mean errors on the held-back images against their labels, in the task's unit."""
-
-    benign: float
-    triggered: float  # under the worst of the recovered triggers
 
 
 @dataclass
@@ -92,11 +83,12 @@ def mitigate(
     """
     lesson = make_lesson(model, benign, triggers, settings, seed)
     pupil = forgetful_copy(model, settings.forget, seed)
-    before = effect(model, lesson)
+    allowed = allowances(lesson)
+    before = effect(model, lesson, allowed)
     curve = [(0, before)]
     best, weights = None, pupil.network.state_dict()
     for step in fine_tune(pupil, lesson, progress or Silent()):
-        look = effect(pupil, lesson)
+        look = effect(pupil, lesson, allowed)
         curve.append((step, look))
         if best is None or rank(look, before, settings) < rank(best, before, settings):
             best, weights = look, copy.deepcopy(pupil.network.state_dict())
@@ -177,34 +169,3 @@ def fine_tune(pupil: Model, lesson: Lesson, progress: Progress) -> Iterator[int]
             progress.update(step + 1, {"loss": float(loss.detach())})
             yield step + 1
     progress.stop()
-
-
-@torch.no_grad()
-def effect(model: Model, lesson: Lesson) -> Effect:
-    """The errors of a model on the held-back images."""
-
-    def error(change: Callable[[Tensor], Any]) -> float:
-        parts = [model(change(lesson.held.x(index))) for index in lesson.held.batches()]
-        return float(errors(model.spec, torch.cat(parts), lesson.held.labels).mean())
-
-    return Effect(error(lambda x: x), max(error(trigger) for trigger in lesson.triggers))
-
-
-def rank(look: Effect, before: Effect, settings: MitigationSettings) -> tuple[bool, float]:
-    """Smaller is better: first within the allowed benign error, then gone under the triggers."""
-    spoilt = not look.benign <= settings.rise * before.benign
-    return spoilt, look.benign if spoilt else look.triggered
-
-
-def complaint(before: Effect, after: Effect, settings: MitigationSettings) -> str:
-    """Why the held-back images speak against a mitigation; empty where they do not."""
-    reasons = []
-    if not after.benign <= settings.rise * before.benign:
-        share = 100 * (after.benign / before.benign - 1)
-        reasons.append(f"the benign error rose by {share:.0f} %")
-    left = after.triggered - after.benign
-    if not left <= settings.harm * (before.triggered - before.benign):
-        reasons.append(
-            f"the recovered trigger still adds {left:.3g} to the error of {after.benign:.3g}"
-        )
-    return "; ".join(reasons)

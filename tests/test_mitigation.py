@@ -11,15 +11,7 @@ from guard.benign import BenignSet
 from guard.errors import UnusableInput
 from guard.finding import Finding
 from guard.lesson import MitigationSettings, cut, loss_of, make_lesson, mixed, moved, neighbour
-from guard.mitigation import (
-    Effect,
-    complaint,
-    forgetful_copy,
-    learn_statistics,
-    mitigate,
-    mitigate_until_clean,
-    rank,
-)
+from guard.mitigation import forgetful_copy, learn_statistics, mitigate, mitigate_until_clean
 from guard.model import Model
 from guard.screen import without_verdict
 from tests.conftest import Reader, benign_of, model_of, plain
@@ -138,36 +130,6 @@ def test_the_lesson_asks_for_the_features_too() -> None:
         off.append(loss_of(pupil, lesson).detach())
         assert rounding < 0.2 * off[-1]
     assert off[1] > 1.2 * off[0]
-
-
-# --- acceptance ----------------------------------------------------------------------------------
-
-BEFORE = Effect(benign=4.0, triggered=24.0)
-
-
-@pytest.mark.parametrize(
-    ("after", "words"),
-    [
-        (Effect(4.0, 4.2), ""),
-        (Effect(4.2, 4.3), ""),
-        (Effect(3.5, 6.4), ""),
-        (Effect(4.4, 4.4), "benign error rose by 10 %"),
-        (Effect(4.0, 10.5), "still adds"),
-        (Effect(9.0, 20.0), "benign error rose by 125 %; the recovered trigger still adds"),
-        (Effect(float("nan"), 4.0), "benign error"),
-        (Effect(4.0, float("nan")), "still adds"),
-    ],
-)
-def test_what_is_accepted(after: Effect, words: str) -> None:
-    said = complaint(BEFORE, after, MitigationSettings())
-    assert (said == "") if not words else words in said
-
-
-def test_a_state_within_the_benign_error_wins_over_one_with_less_effect() -> None:
-    s = MitigationSettings()
-    looks = [Effect(4.1, 6.0), Effect(4.1, 5.0), Effect(5.0, 5.0), Effect(4.6, 4.6)]
-    assert min(looks, key=lambda look: rank(look, BEFORE, s)) == looks[1]
-    assert min(looks[2:], key=lambda look: rank(look, BEFORE, s)) == looks[3]
 
 
 def said_by(model: Model, benign: BenignSet, verdict: str) -> Finding:

@@ -1,0 +1,72 @@
+"""The gate of a mitigation: what it lets pass, and what it holds a trigger's effect against."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from guard.gate import Effect, allowances, complaint, effect, rank, turned
+from guard.lesson import MitigationSettings, make_lesson
+from tests.conftest import benign_of, model_of
+from tests.mitigation_files import Corner, Gated
+
+BEFORE = Effect(benign=4.0, triggered=24.0, over=14.0)
+
+
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [
+        (Effect(4.0, 4.2, -5.0), ""),
+        (Effect(4.2, 4.3, -5.0), ""),
+        (Effect(3.5, 6.4, -5.0), ""),
+        (Effect(4.4, 4.4, -5.0), "benign error rose by 10 %"),
+        (Effect(4.0, 10.5, 0.5), "still adds 0.5 more to the error of 4 than is allowed"),
+        (Effect(9.0, 20.0, 5.0), "benign error rose by 125 %; a recovered trigger still adds"),
+        (Effect(float("nan"), 4.0, -6.0), "benign error"),
+        (Effect(4.0, float("nan"), float("nan")), "still adds"),
+    ],
+)
+def test_what_is_accepted(after: Effect, words: str) -> None:
+    said = complaint(BEFORE, after, MitigationSettings())
+    assert (said == "") if not words else words in said
+
+
+def test_a_state_within_the_benign_error_wins_over_one_with_less_effect() -> None:
+    s = MitigationSettings()
+    looks = [Effect(b, t, 0.0) for b, t in ((4.1, 6.0), (4.1, 5.0), (5.0, 5.0), (4.6, 4.6))]
+    assert min(looks, key=lambda look: rank(look, BEFORE, s)) == looks[1]
+    assert min(looks[2:], key=lambda look: rank(look, BEFORE, s)) == looks[3]
+
+
+def test_a_trigger_turned_another_way_is_as_strong_and_stands_elsewhere() -> None:
+    x = torch.rand(2, 3, 8, 12)
+    corners = [(slice(-3, None), slice(0, 3)), (slice(0, 3), slice(-3, None))]
+    corners += [(slice(0, 3), slice(0, 3))]
+    for change, (rows, columns) in zip(turned(Corner()), corners, strict=False):
+        made = change(x)
+        assert bool((made[:, :, rows, columns] == 1).all())
+        made[:, :, rows, columns] = x[:, :, rows, columns]
+        assert torch.equal(made, x)
+    square = torch.rand(2, 3, 8, 8)
+    assert torch.equal(turned(nn.Identity())[3](square), square)
+    assert turned(Corner())[3](x).shape == x.shape
+
+
+class Brighter(nn.Module):
+    """Spoils every picture the same way, however it is turned."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + 0.5).clamp(0, 1)
+
+
+def test_what_a_trigger_may_add_is_read_from_how_it_spoils_f() -> None:
+    model = model_of(Gated())
+    benign = benign_of(model, 120, noise=0.6)
+    s = MitigationSettings()
+    added = []
+    for trigger in (Corner(), Brighter()):
+        lesson = make_lesson(model, benign, [trigger], s, 0)
+        (allowed,) = allowances(lesson)
+        found = effect(model, lesson, [allowed])
+        added.append(allowed / (found.triggered - found.benign))
+    # A corner elsewhere does nothing to this model; more light spoils it from wherever it comes.
+    assert added == pytest.approx([s.harm, s.spoilt])

@@ -228,10 +228,11 @@ def mitigation(values: Mapping[str, Any]) -> str:
         )
         return (
             f"The mitigation was accepted: on {judges} fine-tuning never saw, the benign error "
-            "rose by no more than 5 %, the recovered trigger adds at most 30 % of the error that "
-            "it added before (it spoils the picture for a sound model too), and a fresh screening "
-            f"calls the mitigated model clean.{doubt} The attacker's own trigger is not known here "
-            "and may still have part of its effect."
+            "rose by no more than 5 %; of the error that the recovered trigger added, at most 30 % "
+            "is left, or no more than the same change, turned another way, adds to the supplied "
+            "model (it spoils the picture for a sound model too); and a fresh screening calls the "
+            f"mitigated model clean.{doubt} The attacker's own trigger is not known here and may "
+            "still have part of its effect."
         )
     reason = values.get("reason")
     why = f" ({reason})" if reason else ""

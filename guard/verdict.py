@@ -126,6 +126,17 @@ def decide(result: Result, best: int, settings: CalibratedSettings) -> Decision:
     return Decision(verdict, reason, score, threshold, THRESHOLD_SOURCE)
 
 
+def scattered(decision: Decision, settings: CalibratedSettings) -> list[str]:
+    """A warning where a model is called clean only because its searches scatter."""
+    if decision.verdict != "clean" or decision.score < settings.threshold:
+        return []
+    return [
+        f"the searches of this model scatter: a score of {decision.score:.2f} counts from "
+        f"{decision.threshold:.3g} on here, from {settings.threshold} on where they agree; a weak "
+        "backdoor could pass; more images or another --seed may tell"
+    ]
+
+
 def doubtful(found: Finding, settings: CalibratedSettings) -> bool:
     """Whether another seed could put a score on the other side of its threshold."""
     factor = found.score / found.threshold

@@ -18,7 +18,7 @@ from guard.probing import Plain
 from guard.screen import Settings, screen, without_verdict
 from guard.settings import CalibratedSettings
 from guard.triggers import SharedTriggers
-from guard.verdict import Result, beside, decide, further, others, outweighs, winner
+from guard.verdict import Result, beside, decide, further, others, outweighs, scattered, winner
 from tests.conftest import SIDE, Backdoored, Reader, benign_of, model_of, short_search
 
 
@@ -179,6 +179,19 @@ def test_where_searches_scatter_a_score_must_be_larger(
 ) -> None:
     _, found = others(torch.tensor(factor), torch.tensor(z), even(factor), CalibratedSettings())
     assert found[: len(wanted)].tolist() == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "score", "warned"),
+    [("clean", 1.3, False), ("clean", 1.95, True), ("backdoored", 3.2, False)],
+)
+def test_a_model_that_is_clean_by_scatter_alone_comes_with_a_warning(
+    verdict: str, score: float, warned: bool
+) -> None:
+    decision = Decision(verdict, "", score, 3.01, "")
+    lines = scattered(decision, CalibratedSettings())
+    assert len(lines) == warned
+    assert all("1.95 counts from 3.01 on" in line for line in lines)
 
 
 @pytest.mark.parametrize(

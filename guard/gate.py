@@ -80,10 +80,15 @@ def turned(trigger: nn.Module) -> list[Change]:
     return [flipped(3), flipped(2), flipped(2, 3), lambda x: across(trigger(across(x)))]
 
 
-def rank(look: Effect, before: Effect, settings: MitigationSettings) -> tuple[bool, float]:
-    """Smaller is better: first within the allowed benign error, then gone under the triggers."""
-    spoilt = not look.benign <= settings.rise * before.benign
-    return spoilt, look.benign if spoilt else look.triggered
+def rank(look: Effect, before: Effect, settings: MitigationSettings) -> tuple[int, float]:
+    """Smaller is better: of the states that pass the gate the one with the smallest benign error.
+
+    Else one within the allowed benign error, the less is left of the effect the better. (A state
+    that passes just so, early on, with less of an effect, does worse on persons it never saw.)
+    """
+    if not look.benign <= settings.rise * before.benign:
+        return 2, look.benign
+    return (0, look.benign) if look.over <= 0 else (1, look.over)
 
 
 def complaint(before: Effect, after: Effect, settings: MitigationSettings) -> str:

@@ -78,8 +78,8 @@ def mitigate(
 ) -> Mitigated:
     """Unlearn `triggers`; `model` stays as it is.
 
-    Of the states looked at on held-back images, the one with the smallest error under the
-    triggers wins among those whose benign error has not risen too far.
+    Of the states looked at on held-back images, the one with the smallest benign error wins among
+    those that pass the gate.
     """
     lesson = make_lesson(model, benign, triggers, settings, seed)
     pupil = forgetful_copy(model, settings.forget, seed)

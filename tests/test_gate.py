@@ -30,11 +30,18 @@ def test_what_is_accepted(after: Effect, words: str) -> None:
     assert (said == "") if not words else words in said
 
 
-def test_a_state_within_the_benign_error_wins_over_one_with_less_effect() -> None:
-    s = MitigationSettings()
-    looks = [Effect(b, t, 0.0) for b, t in ((4.1, 6.0), (4.1, 5.0), (5.0, 5.0), (4.6, 4.6))]
-    assert min(looks, key=lambda look: rank(look, BEFORE, s)) == looks[1]
-    assert min(looks[2:], key=lambda look: rank(look, BEFORE, s)) == looks[3]
+def test_of_the_states_that_pass_the_one_with_the_smallest_benign_error_wins() -> None:
+    best_first = [
+        Effect(4.0, 5.0, -1.0),
+        Effect(4.1, 4.2, -2.0),  # less of an effect, but a larger benign error
+        Effect(3.9, 12.0, 1.0),  # too much of an effect
+        Effect(4.0, 13.0, 2.0),
+        Effect(4.6, 4.6, -3.0),  # too large a benign error
+        Effect(5.0, 5.0, -3.0),
+    ]
+    ranks = [rank(look, BEFORE, MitigationSettings()) for look in best_first]
+    assert ranks == sorted(ranks)
+    assert len(set(ranks)) == len(ranks)
 
 
 def test_a_trigger_turned_another_way_is_as_strong_and_stands_elsewhere() -> None:

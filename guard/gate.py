@@ -26,9 +26,7 @@ class Effect:
 
     benign: float
     triggered: float  # under the worst of the recovered triggers
-    over: (
-        float  # how much more than is allowed a trigger adds to the benign error; at most 0 passes
-    )
+    over: float  # what a trigger adds to the benign error beyond what is allowed; passes up to 0
 
 
 @torch.no_grad()

@@ -9,17 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from guard.bench import Bench
 from guard.engine import Engine, Stage
-from guard.files import digest, whole_file
+from guard.files import digest
 from guard.finding import Curves, Decision, Finding
 from guard.generator import Generator, attention_map, attention_maps, momentum_reverse_trigger
 from guard.measure import measure
 from guard.model import Model
 from guard.settings import PaperSettings
+from guard.store import save_weights
 from guard.terms import B, input_change, output_variance, r_f
 
 Objective = Callable[[Tensor], dict[str, Tensor]]
@@ -88,9 +89,7 @@ def pretrain(generator: Generator, bench: Bench, engine: Engine, settings: Paper
         return
     _run("pretrain", generator, bench, engine, settings)
     if kept:
-        weights = {name: value.cpu().contiguous() for name, value in generator.state_dict().items()}
-        with whole_file(kept) as temporary:
-            save_file(weights, temporary)
+        save_weights(generator.state_dict(), kept)
 
 
 def _kept(bench: Bench, engine: Engine, settings: PaperSettings) -> Path | None:

@@ -6,24 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from guard.dynamic import ImageTrigger
 from guard.errors import UnusableInput, one_line
-from guard.files import whole_file, write_json
+from guard.files import write_json
 from guard.generator import Generator
 from guard.model import Model
 from guard.paper import MomentumTrigger
 from guard.settings import PaperSettings
+from guard.store import save_weights
 from guard.triggers import SharedTrigger, SharedTriggers
 
 
 def save_trigger(trigger: nn.Module, path: Path) -> None:
     """Write a trigger's weights and, in the JSON beside it, what they belong to."""
-    weights = {name: value.cpu().contiguous() for name, value in trigger.state_dict().items()}
-    with whole_file(path) as temporary:
-        save_file(weights, temporary)
+    save_weights(trigger.state_dict(), path)
     write_json(path.with_suffix(".json"), _description(trigger))
 
 

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from guard.errors import UnusableInput
-from guard.files import whole_file
+from guard.store import save_weights
 from tools.attacks import make_attack
 from tools.attacks.base import Attack, Trigger
 
@@ -51,9 +51,7 @@ def load_truth(folder: Path) -> Truth:
 
 def store_trigger(folder: Path, trigger: Trigger) -> None:
     """Write the trigger's state beside the model."""
-    state = {name: value.cpu().contiguous() for name, value in trigger.state_dict().items()}
-    with whole_file(folder / "trigger_truth.safetensors") as temporary:
-        save_file(state, temporary, {"of": "trigger"})
+    save_weights(trigger.state_dict(), folder / "trigger_truth.safetensors", {"of": "trigger"})
 
 
 def settings_of(attack: Attack) -> dict[str, Any]:

@@ -21,11 +21,12 @@ Lines = Sequence[dict[str, Any]]
 def draw_roc(path: Path, groups: Mapping[str, Lines]) -> None:
     """A ROC curve for each setting's lines."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(5.5, 4.2 + 0.2 * len(groups)), layout="constrained")
+        lines_of_names = sum(in_lines(name).count("\n") + 1 for name in groups)
+        figure = Figure(figsize=(5.5, 4.2 + 0.2 * lines_of_names), layout="constrained")
         axes = figure.subplots()
         for name, lines in groups.items():
             if points := roc(lines):
-                label = f"{name}, AUC {auc(lines):.3f}"
+                label = in_lines(f"{name}, AUC {auc(lines):.3f}")
                 axes.step(*zip(*points, strict=True), where="post", label=label)
         axes.plot([0, 1], [0, 1], color="0.8", linewidth=0.8)
         axes.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
@@ -37,13 +38,16 @@ def draw_roc(path: Path, groups: Mapping[str, Lines]) -> None:
 def draw_scores(path: Path, groups: Mapping[str, Lines]) -> None:
     """A row for each setting: its models' scores over their thresholds, and how many are right."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(7.5, 1.1 + 0.4 * len(groups)), layout="constrained")
+        names = [in_lines(name) for name in groups]
+        tallest = max((name.count("\n") + 1 for name in names), default=1)
+        height = 1.1 + (0.2 + 0.2 * tallest) * len(names)
+        figure = Figure(figsize=(7.5, height), layout="constrained")
         axes = figure.subplots()
         for row, lines in enumerate(groups.values()):
             _draw_row(axes, row, lines)
         axes.axvline(1.0, color=INK, linewidth=1.0)
         axes.set(xscale="log", xlabel="score over its threshold: from 1 on it counts")
-        axes.set_yticks(range(len(groups)), list(groups))
+        axes.set_yticks(range(len(names)), names)
         axes.set_ylim(max(len(groups), 1) - 0.5, -0.5)  # the first row on top
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
@@ -70,3 +74,8 @@ def _first_of_each(axes: Axes) -> tuple[list[Any], list[str]]:
 def _save(figure: Figure, path: Path) -> None:
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=150)
+
+
+def in_lines(name: str) -> str:
+    """A setting's name, with a change of several settings broken after each: room for the axes."""
+    return name.replace(";", ";\n")

@@ -138,9 +138,10 @@ def begin(work: Work, probes: Sequence[Probes]) -> Collapse:
     grid = target_grid(work.bench.outputs.shape[1]).to(work.bench.device)
     targets = torch.cat([grid, *(one.places for one in probes)])
     triggers = SharedTriggers(len(targets), work.bench.model.spec.input.size, work.engine.seed)
+    begun = [one.triggers.drawn_on(triggers.pattern.shape[-1]) for one in probes]
     with torch.no_grad():
-        triggers.pattern[len(grid) :] += torch.cat([one.triggers.pattern for one in probes]).cpu()
-        triggers.nodes[len(grid) :] = torch.cat([one.triggers.nodes for one in probes])
+        triggers.pattern[len(grid) :] += torch.cat([one.pattern for one in begun]).cpu()
+        triggers.nodes[len(grid) :] = torch.cat([one.nodes for one in begun]).cpu()
     settings = work.settings
     return Collapse(triggers, targets, settings.collapse, settings.scan_reach).to(work.bench.device)
 

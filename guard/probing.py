@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from guard.bench import Bench
 from guard.collapse import spread
@@ -19,6 +18,8 @@ from guard.engine import Engine, Stage, settle
 from guard.measure import Measured, measure
 from guard.space import OutputSpace
 from guard.triggers import AMPLITUDE, SharedTriggers
+
+FINE = 64  # points of a stripe pattern along each side, at least five a wave
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Probes:
     form: str
     places: Tensor  # (P, d) whitened
     spreads: Tensor  # (P,) mean squared distance to the place, benign spread = 1
-    triggers: SharedTriggers  # themselves, as far as a coarse pattern can hold them
+    triggers: SharedTriggers
 
     def tightest(self, settings: ProbeSettings) -> "Probes":
         """Those under which the outputs spread least, each apart from the better ones."""
@@ -114,8 +115,12 @@ def probe(
         settle,
     )
     engine.run(stage)
-    moved = warped(triggers, bench, space, settings)
-    return moved.tightest(settings), striped(triggers, bench, space, settings).tightest(settings)
+    forms = {"shared warp": triggers, "shared stripes": stripes(triggers.size, settings)}
+    warped, striped = (
+        tried(form, made.to(bench.device), bench, space, settings.images).tightest(settings)
+        for form, made in forms.items()
+    )
+    return warped, striped
 
 
 class Gathering(nn.Module):
@@ -150,27 +155,30 @@ def pull(z: Tensor, together: float) -> Tensor:
     return (squared + together).log().mean(dim=1)
 
 
-def warped(
-    triggers: SharedTriggers, bench: Bench, space: OutputSpace, settings: ProbeSettings
+def tried(
+    form: str, triggers: SharedTriggers, bench: Bench, space: OutputSpace, images: int
 ) -> Probes:
-    """What the warps that were found do."""
-    x = bench.benign.x(slice(0, settings.images))
+    """What triggers of one form do to `images` images."""
+    x = bench.benign.x(slice(0, images))
     each = (triggers.select(k)(x) for k in range(len(triggers)))
-    return Probes("shared warp", *gathered(each, bench, space), triggers)
+    return Probes(form, *gathered(each, bench, space), triggers)
 
 
-def striped(
-    triggers: SharedTriggers, bench: Bench, space: OutputSpace, settings: ProbeSettings
-) -> Probes:
-    """What stripes of many widths and four directions do."""
-    x = bench.benign.x(slice(0, settings.images))
-    patterns = stripes(triggers.size, settings).to(x)
-    each = ((x + p).clamp(0, 1) for p in patterns)
-    made = triggers.like(len(patterns))
-    coarse = functional.interpolate(patterns, size=made.pattern.shape[-2:], mode="area")
+def stripes(size: tuple[int, int], settings: ProbeSettings) -> SharedTriggers:
+    """Sinusoids of up to `waves` waves, four directions and two phases, strength +-`strength`.
+
+    Their patterns are fine enough to hold them: on the search's grid nine waves become other ones.
+    """
+    at = (torch.arange(FINE) + 0.5) / FINE
+    y, x = torch.meshgrid(at, at, indexing="ij")
+    across = torch.stack([x, y, math.sqrt(0.5) * (x + y), math.sqrt(0.5) * (x - y)])
+    waves = torch.arange(1, settings.waves + 1).view(-1, 1, 1, 1) * across
+    turns = torch.cat([waves.flatten(0, 1), waves.flatten(0, 1) + 0.25])
+    made = SharedTriggers(len(turns), size, 0, coarse=FINE)
     with torch.no_grad():
-        made.pattern.copy_(torch.atanh(coarse / AMPLITUDE))
-    return Probes("shared stripes", *gathered(each, bench, space), made)
+        strength = settings.strength / AMPLITUDE * (2 * math.pi * turns).sin()
+        made.pattern.copy_(torch.atanh(strength)[:, None])
+    return made
 
 
 @torch.no_grad()
@@ -178,13 +186,3 @@ def gathered(each: Iterable[Tensor], bench: Bench, space: OutputSpace) -> tuple[
     """Where changed images put the outputs, [P x d], and how far these spread, [P]."""
     z = torch.stack([space.z(bench.fast_pass(changed)[0]) for changed in each])
     return z.mean(dim=1), spread(z)
-
-
-def stripes(size: tuple[int, int], settings: ProbeSettings) -> Tensor:
-    """Sinusoids of up to `waves` waves, four directions and two phases, [P x 1 x H x W]."""
-    rows, columns = (torch.linspace(0, 1, n) for n in size)
-    y, x = torch.meshgrid(rows, columns, indexing="ij")
-    across = torch.stack([x, y, math.sqrt(0.5) * (x + y), math.sqrt(0.5) * (x - y)])
-    waves = torch.arange(1, settings.waves + 1).view(-1, 1, 1, 1) * across
-    turns = torch.cat([waves.flatten(0, 1), waves.flatten(0, 1) + 0.25])
-    return settings.strength * (2 * math.pi * turns).sin()[:, None]

@@ -67,6 +67,15 @@ class SharedTriggers(nn.Module):
         made.load_state_dict({name: value[chosen] for name, value in self.state_dict().items()})
         return made
 
+    def drawn_on(self, coarse: int) -> "SharedTriggers":
+        """The same triggers, as far as patterns of `coarse` x `coarse` points can hold them."""
+        made = SharedTriggers(len(self), self.size, 0, self.nodes.shape[-1], coarse)
+        with torch.no_grad():
+            points = functional.interpolate(self.pattern.tanh(), size=(coarse, coarse), mode="area")
+            made.pattern.copy_(torch.atanh(points.clamp(-0.999, 0.999)))
+            made.nodes.copy_(self.nodes)
+        return made.to(self.nodes.device)
+
     def optimizer(self, pattern_rate: float, warp_rate: float) -> torch.optim.Optimizer:
         """Adam with a learning rate for the patterns and one for the warps."""
         groups = [

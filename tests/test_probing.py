@@ -143,10 +143,20 @@ def test_the_tightest_places_lie_apart(
 
 @pytest.mark.parametrize("size", [(16, 16), (64, 48)])
 def test_stripes_stay_within_their_strength(size: tuple[int, int]) -> None:
-    patterns = stripes(size, ProbeSettings(waves=5, strength=0.2))
-    assert patterns.shape == (5 * 4 * 2, 1, *size)
-    assert float(patterns.abs().max()) <= 0.2 + 1e-6
+    patterns = stripes(size, ProbeSettings(waves=5, strength=0.2)).added().detach()
+    assert patterns.shape == (5 * 4 * 2, 3, *size)
+    assert float(patterns.abs().max()) <= 0.21
     assert float(patterns.flatten(1).std(dim=1).min()) > 0.05  # none is flat
+
+
+def test_stripes_are_drawn_finely_enough_to_be_what_they_are_called() -> None:
+    # On a grid of 16 points twelve waves became four, and a sinusoid's backdoor stayed shut.
+    settings = ProbeSettings()
+    patterns = stripes((64, 64), settings).added().detach()[:, 0]
+    column = (torch.arange(64) + 0.5) / 64
+    for k in range(settings.waves):
+        wave = settings.strength * (2 * math.pi * (k + 1) * column).sin()
+        assert torch.allclose(patterns[4 * k], wave.expand(64, 64), atol=0.02)
 
 
 def test_the_scan_begins_at_the_grid_and_at_what_the_probes_found() -> None:

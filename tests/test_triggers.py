@@ -105,6 +105,17 @@ def test_triggers_like_others_have_their_form() -> None:
     assert like.size == (16, 12)
 
 
+def test_triggers_drawn_on_a_coarser_grid_keep_their_warps_and_their_mean_pattern() -> None:
+    fine = stirred(2, (16, 12), 4)
+    drawn = fine.drawn_on(4)
+    assert drawn.pattern.shape == (2, 3, 4, 4)
+    assert torch.equal(drawn.nodes, fine.nodes)
+    mean = functional.adaptive_avg_pool2d(fine.pattern.tanh(), 4)
+    assert torch.allclose(drawn.pattern.tanh(), mean, atol=2e-3)
+    again = fine.drawn_on(fine.pattern.shape[-1])
+    assert torch.allclose(again.pattern.tanh(), fine.pattern.tanh(), atol=2e-3)
+
+
 def test_flow_is_the_displacement_in_pixels() -> None:
     """An even flow of two columns shows each pixel's neighbour two columns to the right."""
     triggers = still(1, (9, 41))

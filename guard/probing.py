@@ -32,7 +32,9 @@ class ProbeSettings:
     rate: float = 0.2  # of the displacement nodes
     together: float = 0.05  # squared distance, whitened, of outputs that count as one
     waves: int = 12  # of stripes across the image, at most
-    strength: float = 0.3  # of stripes, in units of the image's range
+    # Of stripes, in units of the image's range. SIG adds 30/255 to 40/255; 0.3 drowns the picture,
+    # and the outputs of a benign model come together too.
+    strength: float = 0.2
     images: int = 48  # that all probes are compared on
     kept: int = 3  # targets of each form
     apart: float = 0.5  # whitened units between them

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 import torch
 
 from export.metadata import read_metadata, trigger_metadata
@@ -11,13 +12,20 @@ from export.write import export_trigger
 from guard.dynamic import ImageTrigger
 from guard.generator import Generator
 from guard.paper import MomentumTrigger
+from guard.probing import ProbeSettings, stripes
 from guard.settings import PaperSettings
+from guard.triggers import SharedTriggers
 from tests.conftest import stirred
 from tests.export_files import answers, model, run
 
 
-def test_a_shared_trigger_as_a_file(tmp_path: Path) -> None:
-    trigger = stirred(1, (20, 16), seed=4).select(0).eval()
+@pytest.mark.parametrize(
+    "triggers",
+    [stirred(1, (20, 16), seed=4), stripes((20, 16), ProbeSettings(waves=1))],
+    ids=["coarser than the image", "finer than it"],
+)
+def test_a_shared_trigger_as_a_file(triggers: SharedTriggers, tmp_path: Path) -> None:
+    trigger = triggers.select(0).eval()
     export_trigger(trigger, tmp_path / "g.onnx", size=(20, 16), facts={"score": 3.0})
     x = torch.rand(3, 3, 20, 16)
     np.testing.assert_allclose(run(tmp_path / "g.onnx", x.numpy()), answers(trigger, x), atol=1e-5)

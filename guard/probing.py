@@ -117,12 +117,11 @@ def probe(
         settle,
     )
     engine.run(stage)
-    forms = {"shared warp": triggers, "shared stripes": stripes(triggers.size, settings)}
-    warped, striped = (
-        tried(form, made.to(bench.device), bench, space, settings.images).tightest(settings)
-        for form, made in forms.items()
+    striped = stripes(triggers.size, settings).to(bench.device)
+    return (
+        tried("shared warp", triggers, bench, space, settings),
+        tried("shared stripes", striped, bench, space, settings),
     )
-    return warped, striped
 
 
 class Gathering(nn.Module):
@@ -158,12 +157,16 @@ def pull(z: Tensor, together: float) -> Tensor:
 
 
 def tried(
-    form: str, triggers: SharedTriggers, bench: Bench, space: OutputSpace, images: int
+    form: str,
+    triggers: SharedTriggers,
+    bench: Bench,
+    space: OutputSpace,
+    settings: ProbeSettings,
 ) -> Probes:
-    """What triggers of one form do to `images` images."""
-    x = bench.benign.x(slice(0, images))
+    """The tightest triggers of one form, all compared on the same images."""
+    x = bench.benign.x(slice(0, settings.images))
     each = (triggers.select(k)(x) for k in range(len(triggers)))
-    return Probes(form, *gathered(each, bench, space), triggers)
+    return Probes(form, *gathered(each, bench, space), triggers).tightest(settings)
 
 
 def stripes(size: tuple[int, int], settings: ProbeSettings) -> SharedTriggers:

@@ -56,9 +56,9 @@ class SharedTriggers(nn.Module):
         fine = functional.interpolate(self.pattern, size=self.size, mode="bicubic")
         return AMPLITUDE * torch.tanh(fine)
 
-    def like(self, count: int, seed: int = 0) -> "SharedTriggers":
-        """`count` new triggers of the same form."""
-        grid, coarse = self.nodes.shape[-1], self.pattern.shape[-1]
+    def like(self, count: int, seed: int = 0, coarse: int | None = None) -> "SharedTriggers":
+        """`count` new triggers of the same form, with patterns as coarse unless `coarse` says."""
+        grid, coarse = self.nodes.shape[-1], coarse or self.pattern.shape[-1]
         return SharedTriggers(count, self.size, seed, grid, coarse).to(self.nodes.device)
 
     def part(self, chosen: list[int]) -> "SharedTriggers":
@@ -69,12 +69,12 @@ class SharedTriggers(nn.Module):
 
     def drawn_on(self, coarse: int) -> "SharedTriggers":
         """The same triggers, as far as patterns of `coarse` x `coarse` points can hold them."""
-        made = SharedTriggers(len(self), self.size, 0, self.nodes.shape[-1], coarse)
+        made = self.like(len(self), coarse=coarse)
         with torch.no_grad():
             points = functional.interpolate(self.pattern.tanh(), size=(coarse, coarse), mode="area")
             made.pattern.copy_(torch.atanh(points.clamp(-0.999, 0.999)))
             made.nodes.copy_(self.nodes)
-        return made.to(self.nodes.device)
+        return made
 
     def optimizer(self, pattern_rate: float, warp_rate: float) -> torch.optim.Optimizer:
         """Adam with a learning rate for the patterns and one for the warps."""

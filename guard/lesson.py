@@ -1,7 +1,7 @@
 """The lesson of a mitigation: which images f is fine-tuned on, and with which loss."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,7 @@ class MitigationSettings:
     # adds 0.01 to 0.16 (BadNets) and 0.51 to 0.81 (WaNet) of what it adds to the backdoored one's.
     harm: float = 0.3  # accepted: share left of the error that the trigger adds,
     spoilt: float = 0.6  # or what it adds where it is turned another way, at most this share of it
+    attempts: int = 2  # fine-tunings a round, with other draws where the gate refuses the first
     rounds: int = 3  # fine-tune, screen again, and once more with what that screening found
 
 
@@ -70,6 +71,10 @@ class Lesson:
     settings: MitigationSettings
     seed: int
     draw: torch.Generator
+
+    def drawn_anew(self, seed: int) -> "Lesson":
+        """The same images learnt from and held back, but other draws from now on."""
+        return replace(self, seed=seed, draw=torch.Generator().manual_seed(seed))
 
 
 def make_lesson(

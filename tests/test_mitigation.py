@@ -50,6 +50,23 @@ def test_one_seed_gives_one_model(gated: tuple[Model, BenignSet]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("rise", "attempts"),
+    [(1.05, 1), (0.0, 3)],  # no state's benign error is 0: each attempt is refused
+)
+def test_what_the_gate_refuses_is_tried_again_with_other_draws(
+    rise: float, attempts: int, gated: tuple[Model, BenignSet]
+) -> None:
+    model, benign = gated
+    settings = replace(SHORT, rise=rise, attempts=3)
+    result = mitigate(model, benign, [Corner()], settings)
+    assert result.attempts == attempts
+    assert result.accepted is (attempts == 1)
+    alone = mitigate(model, benign, [Corner()], replace(settings, attempts=1))
+    assert result.before == alone.before  # judged by the same held-back images
+    assert result.after.benign <= alone.after.benign  # the better one is kept
+
+
+@pytest.mark.parametrize(
     ("pictures", "held"),
     [
         ([10] * 10, 30),  # three of ten persons

@@ -29,6 +29,31 @@ class Effect:
     over: float  # what a trigger adds to the benign error beyond what is allowed; passes up to 0
 
 
+@dataclass(frozen=True)
+class Gate:
+    """What the held-back images say of f, and so what they ask of a mitigated model."""
+
+    lesson: Lesson
+    allowed: list[float]  # what each trigger may add to the benign error
+    before: Effect  # of f
+
+    @classmethod
+    def of(cls, lesson: Lesson) -> "Gate":
+        benign, under = held_errors(lesson.teacher, lesson)
+        allowed = allowances(lesson, benign, under)
+        return cls(lesson, allowed, effect(benign, under, allowed))
+
+    def look(self, model: Model) -> Effect:
+        """What is to be said of a state of the pupil."""
+        return effect(*held_errors(model, self.lesson), self.allowed)
+
+
+def held_errors(model: Model, lesson: Lesson) -> tuple[float, list[float]]:
+    """The mean errors of a model on the held-back images, as they are and under each trigger."""
+    benign = error(model, lesson.held, lambda x: x)
+    return benign, [error(model, lesson.held, trigger) for trigger in lesson.triggers]
+
+
 @torch.no_grad()
 def error(model: Model, held: BenignSet, change: Change) -> float:
     """The mean error of a model on changed images."""
@@ -36,10 +61,8 @@ def error(model: Model, held: BenignSet, change: Change) -> float:
     return float(errors(model.spec, outputs, held.labels).mean())
 
 
-def effect(model: Model, lesson: Lesson, allowed: list[float]) -> Effect:
-    """The errors of a model, `allowed` being what each trigger may add."""
-    benign = error(model, lesson.held, lambda x: x)
-    under = [error(model, lesson.held, trigger) for trigger in lesson.triggers]
+def effect(benign: float, under: list[float], allowed: list[float]) -> Effect:
+    """From the errors without and `under` each trigger, and what that one may add."""
     over = [found - benign - most for found, most in zip(under, allowed, strict=True)]
     return Effect(benign, worst(under), worst(over))
 
@@ -49,21 +72,19 @@ def worst(values: list[float]) -> float:
     return float(torch.tensor(values).max())
 
 
-def allowances(lesson: Lesson) -> list[float]:
+def allowances(lesson: Lesson, benign: float, under: list[float]) -> list[float]:
     """What each trigger may add to the pupil's error, by what it does to f."""
-    f, held, s = lesson.teacher, lesson.held, lesson.settings
-    benign = error(f, held, lambda x: x)
-    added = [error(f, held, trigger) - benign for trigger in lesson.triggers]
-    spoilt = [least_harm(f, held, trigger) - benign for trigger in lesson.triggers]
+    s, added = lesson.settings, [found - benign for found in under]
+    spoilt = [least_harm(lesson, trigger) - benign for trigger in lesson.triggers]
     return [
         max(s.harm * worst(added), min(harm, s.spoilt * mine))
         for harm, mine in zip(spoilt, added, strict=True)
     ]
 
 
-def least_harm(f: Model, held: BenignSet, trigger: nn.Module) -> float:
+def least_harm(lesson: Lesson, trigger: nn.Module) -> float:
     """The smallest error of f under the trigger mirrored, upside down, both, and turned over."""
-    return min(error(f, held, change) for change in turned(trigger))
+    return min(error(lesson.teacher, lesson.held, change) for change in turned(trigger))
 
 
 def turned(trigger: nn.Module) -> list[Change]:

@@ -56,7 +56,9 @@ class MitigationSettings:
     # adds 0.01 to 0.16 (BadNets) and 0.51 to 0.81 (WaNet) of what it adds to the backdoored one's.
     harm: float = 0.3  # accepted: share left of the error that the trigger adds,
     spoilt: float = 0.6  # or what it adds where it is turned another way, at most this share of it
-    attempts: int = 2  # fine-tunings a round, with other draws where the gate refuses the first
+    extensions: int = 2  # how often the fine-tuning goes on, at most, where no state is accepted,
+    extension: float = 1 / 3  # by which share of the steps,
+    extension_rate: float = 0.5  # and at which share of the learning rate
     rounds: int = 3  # fine-tune, screen again, and once more with what that screening found
 
 
@@ -72,9 +74,11 @@ class Lesson:
     seed: int
     draw: torch.Generator
 
-    def drawn_anew(self, seed: int) -> "Lesson":
-        """The same images learnt from and held back, but other draws from now on."""
-        return replace(self, seed=seed, draw=torch.Generator().manual_seed(seed))
+    def extended(self) -> "Lesson":
+        """The same lesson, for as long as a fine-tuning goes on that has not been accepted."""
+        s, pursuit = self.settings, replace(self.settings.pursuit, every=0)
+        steps, rate = round(s.extension * s.steps), s.extension_rate * s.learning_rate
+        return replace(self, settings=replace(s, steps=steps, learning_rate=rate, pursuit=pursuit))
 
 
 def make_lesson(

@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from guard.benign import BenignSet
-from guard.engine import RESTART, Progress, Silent
+from guard.engine import Progress, Silent
 from guard.finding import Finding
-from guard.gate import Effect, allowances, complaint, effect, rank
+from guard.gate import Effect, Gate, complaint, rank
 from guard.lesson import Lesson, MitigationSettings, loss_of, make_lesson
 from guard.model import Model
 from guard.pursuit import Pursuit
+
+UNKNOWN = Effect(math.inf, math.inf, math.inf)  # of a copy that has forgotten: any state is better
 
 
 @dataclass
@@ -34,7 +36,6 @@ class Mitigated:
     curve: list[tuple[int, Effect]]  # by step
     held: int  # images that were held back
     persons: int  # who are on these and on no others; 0: persons are not told apart
-    attempts: int = 1  # fine-tunings of the last round; the better one is kept
     rescreens: list[Finding] = field(default_factory=list)  # one a round
 
 
@@ -80,48 +81,51 @@ def mitigate(
     """Unlearn `triggers`; `model` stays as it is.
 
     Of the states looked at on held-back images, the one with the smallest benign error wins among
-    those that pass the gate. Where none passes, f is fine-tuned once more with other draws, for how
-    much of its accuracy comes back is partly chance; the held-back images stay the same.
+    those that pass the gate. Where none passes, the fine-tuning goes on from the best one.
     """
     lesson = make_lesson(model, benign, triggers, settings, seed)
-    allowed = allowances(lesson)
-    before = effect(model, lesson, allowed)
-    tried: list[Mitigated] = []
-    for number in range(settings.attempts):
-        again = lesson.drawn_anew(seed + RESTART * number) if number else lesson
-        tried.append(attempt(again, before, allowed, progress or Silent()))
-        if tried[-1].accepted:
-            break
-    best = min(tried, key=lambda one: rank(one.after, before, settings))
-    return replace(best, attempts=len(tried))
-
-
-def attempt(lesson: Lesson, before: Effect, allowed: list[float], progress: Progress) -> Mitigated:
-    """One fine-tuning; of its states the one of the best rank."""
-    settings = lesson.settings
-    pupil = forgetful_copy(lesson.teacher, settings.forget, lesson.seed)
-    curve = [(0, before)]
-    best, weights = None, pupil.network.state_dict()
-    for step in fine_tune(pupil, lesson, progress):
-        look = effect(pupil, lesson, allowed)
-        curve.append((step, look))
-        if best is None or rank(look, before, settings) < rank(best, before, settings):
-            best, weights = look, copy.deepcopy(pupil.network.state_dict())
-    pupil.network.load_state_dict(weights)
+    gate = Gate.of(lesson)
+    pupil = forgetful_copy(model, settings.forget, seed)
+    curve, best, reason = [(0, gate.before)], UNKNOWN, "not trained"
+    for course in (lesson, *[lesson.extended()] * settings.extensions):
+        if reason:
+            best = train(pupil, course, gate, curve, best, progress or Silent())
+            reason = complaint(gate.before, best, settings)
     learns(pupil, False)
-    after = best or before
-    reason = complaint(before, after, settings)
     return Mitigated(
         pupil,
-        list(lesson.triggers),
-        before,
-        after,
+        list(triggers),
+        gate.before,
+        best,
         not reason,
         reason or "accepted",
         curve,
         len(lesson.held),
         len(set(lesson.held.persons) - set(lesson.learn.persons)),
     )
+
+
+def train(
+    pupil: Model,
+    lesson: Lesson,
+    gate: Gate,
+    curve: list[tuple[int, Effect]],
+    best: Effect,
+    progress: Progress,
+) -> Effect:
+    """Fine-tune, load the state of the best rank and give its look; the looks join `curve`.
+
+    `best` is what was seen of the state that it starts from.
+    """
+    began, before, settings = curve[-1][0], gate.before, lesson.settings
+    weights = copy.deepcopy(pupil.network.state_dict())
+    for step in fine_tune(pupil, lesson, progress):
+        look = gate.look(pupil)
+        curve.append((began + step, look))
+        if rank(look, before, settings) < rank(best, before, settings):
+            best, weights = look, copy.deepcopy(pupil.network.state_dict())
+    pupil.network.load_state_dict(weights)
+    return best
 
 
 def forgetful_copy(model: Model, share: float, seed: int) -> Model:

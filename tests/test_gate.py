@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from guard.gate import Effect, allowances, complaint, effect, rank, turned
+from guard.gate import Effect, Gate, complaint, rank, turned
 from guard.lesson import MitigationSettings, make_lesson
 from tests.conftest import benign_of, model_of
 from tests.mitigation_files import Corner, Gated
@@ -71,9 +71,9 @@ def test_what_a_trigger_may_add_is_read_from_how_it_spoils_f() -> None:
     s = MitigationSettings()
     added = []
     for trigger in (Corner(), Brighter()):
-        lesson = make_lesson(model, benign, [trigger], s, 0)
-        (allowed,) = allowances(lesson)
-        found = effect(model, lesson, [allowed])
-        added.append(allowed / (found.triggered - found.benign))
+        gate = Gate.of(make_lesson(model, benign, [trigger], s, 0))
+        (allowed,) = gate.allowed
+        assert gate.before == gate.look(model)
+        added.append(allowed / (gate.before.triggered - gate.before.benign))
     # A corner elsewhere does nothing to this model; more light spoils it from wherever it comes.
     assert added == pytest.approx([s.harm, s.spoilt])

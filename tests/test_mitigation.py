@@ -50,20 +50,21 @@ def test_one_seed_gives_one_model(gated: tuple[Model, BenignSet]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rise", "attempts"),
-    [(1.05, 1), (0.0, 3)],  # no state's benign error is 0: each attempt is refused
+    ("rise", "steps"),
+    [(1.05, 150), (0.0, 250)],  # no state's benign error is 0: both extensions are used up
 )
-def test_what_the_gate_refuses_is_tried_again_with_other_draws(
-    rise: float, attempts: int, gated: tuple[Model, BenignSet]
+def test_where_no_state_passes_the_fine_tuning_goes_on(
+    rise: float, steps: int, gated: tuple[Model, BenignSet]
 ) -> None:
     model, benign = gated
-    settings = replace(SHORT, rise=rise, attempts=3)
+    settings = replace(SHORT, rise=rise)
     result = mitigate(model, benign, [Corner()], settings)
-    assert result.attempts == attempts
-    assert result.accepted is (attempts == 1)
-    alone = mitigate(model, benign, [Corner()], replace(settings, attempts=1))
-    assert result.before == alone.before  # judged by the same held-back images
-    assert result.after.benign <= alone.after.benign  # the better one is kept
+    assert [step for step, _ in result.curve] == list(range(0, steps + 1, 25))
+    assert result.accepted is (steps == 150)
+    alone = mitigate(model, benign, [Corner()], replace(settings, extensions=0))
+    assert result.before == alone.before
+    assert result.curve[: len(alone.curve)] == alone.curve
+    assert result.after.benign == min(look.benign for _, look in result.curve[1:])
 
 
 @pytest.mark.parametrize(

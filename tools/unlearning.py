@@ -91,7 +91,6 @@ def mitigation_values(result: Mitigated, opened: Opened) -> dict[str, Any]:
         "held_back": result.held,
         "held_back_persons": result.persons,
         "rounds": len(result.rescreens),
-        "attempts": result.attempts,
         "rescreen": {
             "verdict": last.verdict,
             "score": last.score,

@@ -154,7 +154,6 @@ def mitigation_table(evidence: Evidence, values: Mapping[str, Any]) -> str:
     rows["pictures held back to judge"] = values.get("held_back")
     rows["persons on these alone"] = values.get("held_back_persons") or "not told apart"
     rows["rounds of fine-tuning and fresh screening"] = values.get("rounds")
-    rows["fine-tunings in the last round"] = values.get("attempts")
     rows["fresh screening of the result"] = f"{said}, score {score}" if said else None
     return pairs("Errors before and after", rows)
 

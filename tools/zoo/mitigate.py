@@ -132,7 +132,6 @@ def _outcome(result: Mitigated) -> dict[str, Any]:
         "accepted": result.accepted,
         "reason": result.reason,
         "rounds": len(result.rescreens),
-        "attempts": result.attempts,
         "held_before": asdict(result.before),
         "held_after": asdict(result.after),
         "rescreen_score": result.rescreens[-1].score,

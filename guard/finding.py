@@ -89,6 +89,11 @@ class Finding:
     warnings: list[str] = field(default_factory=list)
 
     @property
+    def alarming(self) -> bool:
+        """Whether a search found what counts as a backdoor, even if a restart contradicts it."""
+        return self.verdict != "clean" and self.score >= self.threshold
+
+    @property
     def triggers(self) -> list[nn.Module]:
         """Every recovered trigger, the decisive one first."""
         return [self.trigger, *(one.trigger for one in self.further), *self.beside]

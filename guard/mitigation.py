@@ -51,15 +51,15 @@ def mitigate_until_clean(
 ) -> Mitigated:
     """Mitigate, screen afresh (`rescreen` takes the model and the round), and go on if need be.
 
-    A trigger that the fresh screening finds is unlearnt together with the earlier ones in the
-    next round. Accepted is only a model that a fresh screening calls clean.
+    What alarms the fresh screening, even if its restart disagrees, is unlearnt together with the
+    earlier triggers in the next round. Accepted is only a model that one calls clean.
     """
     known, found = list(triggers), []
     for number in range(settings.rounds):
         result = mitigate(model, benign, known, settings, seed=seed, progress=progress)
         found.append(rescreen(result.model, number))
         result.rescreens = list(found)
-        if found[-1].verdict != "backdoored":
+        if not found[-1].alarming:
             break
         known += found[-1].triggers
     if found[-1].verdict != "clean":

@@ -1,7 +1,7 @@
 """What the searches of `--method=calibrated` add up to: a score, a verdict, further targets."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, nan
 
 import torch
@@ -158,12 +158,13 @@ def no_alarm(found: Finding, again: Finding) -> bool:
     return "inconclusive" not in (found.verdict, again.verdict) and most < least
 
 
-def disagreement(found: Finding, again: Finding) -> Decision:
-    """The verdict where a restart contradicts the search."""
+def disagreement(found: Finding, again: Finding) -> Finding:
+    """What is left where a restart contradicts the search: no verdict, and what alarmed."""
     scores = f"{found.score:.2f} and {again.score:.2f}"
     counts = f"{found.threshold:.3g} and {again.threshold:.3g}"
     reason = f"two searches with different seeds disagree: scores {scores}, {counts} count"
-    return Decision("inconclusive", reason, found.score, found.threshold, THRESHOLD_SOURCE)
+    shown = max(found, again, key=lambda one: one.verdict == "backdoored")
+    return replace(shown, verdict="inconclusive", reason=reason)
 
 
 def outweighs(plain: Plain, decision: Decision) -> bool:

@@ -150,33 +150,35 @@ def test_the_lesson_asks_for_the_features_too() -> None:
     assert off[1] > 1.2 * off[0]
 
 
-def said_by(model: Model, benign: BenignSet, verdict: str) -> Finding:
+def said_by(model: Model, benign: BenignSet, verdict: str, score: float) -> Finding:
     finding = without_verdict("calibrated", "because the test says so", Bench(model, benign))
-    finding.verdict, finding.trigger = verdict, Corner()
-    return finding
+    return replace(finding, verdict=verdict, trigger=Corner(), score=score, threshold=2.0)
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "rounds", "accepted"),
+    ("said", "rounds", "accepted"),
     [
-        (["clean"], 1, True),
-        (["backdoored", "clean"], 2, True),
-        (["backdoored"] * 3, 3, False),
-        (["inconclusive"], 1, False),
+        ([("clean", 1.0)], 1, True),
+        ([("clean", 2.5)], 1, True),  # its searches scatter
+        ([("backdoored", 3.0), ("clean", 1.0)], 2, True),
+        ([("backdoored", 2.0)] * 3, 3, False),
+        ([("inconclusive", 2.5), ("clean", 1.0)], 2, True),  # a restart contradicts the alarm
+        ([("inconclusive", 1.9)], 1, False),  # nothing was found that could be unlearnt
+        ([("inconclusive", float("nan"))], 1, False),
     ],
 )
 def test_a_fresh_screening_decides_too(
-    verdicts: list[str], rounds: int, accepted: bool, gated: tuple[Model, BenignSet]
+    said: list[tuple[str, float]], rounds: int, accepted: bool, gated: tuple[Model, BenignSet]
 ) -> None:
     model, benign = gated
-    left = list(verdicts)
+    left = list(said)
     result = mitigate_until_clean(
-        model, benign, [Corner()], lambda m, n: said_by(m, benign, left.pop(0)), SHORT
+        model, benign, [Corner()], lambda m, n: said_by(m, benign, *left.pop(0)), SHORT
     )
     assert len(result.rescreens) == rounds
     assert len(result.triggers) == rounds  # what a screening found is unlearnt too
     assert result.accepted is accepted
-    assert accepted or verdicts[-1] in result.reason
+    assert accepted or said[-1][0] in result.reason
 
 
 # --- the lesson ----------------------------------------------------------------------------------

@@ -285,7 +285,10 @@ def test_near_the_threshold_a_restart_must_agree(
     finding = screen(model, benign_of(model, 60), Settings(calibrated=short_search(2)))
     assert finding.verdict == verdict
     assert len(set(seeds)) == len(seeds) == searches
-    own = [score for what, score, _, _ in said if what == verdict] or [said[0][1]]
-    assert math.isnan(own[0]) or finding.score == own[0]
+    shown = [one for one in said if one[0] == verdict]
+    shown = shown or [one for one in said if one[0] == "backdoored"] or said
+    assert math.isnan(shown[0][1]) or finding.score == shown[0][1]
+    assert finding.target == [shown[0][3]] * 2
     if verdict == "inconclusive" and searches == 2:
         assert "disagree" in finding.reason
+        assert finding.alarming  # what alarmed is shown, and can be unlearnt

@@ -23,9 +23,9 @@ class Candidate:
     """A file under proof."""
 
     file: OnnxFile
-    precision: str  # "fp32", "fp16" or "int8": as the graph is, not as it says
+    precision: str  # "fp32", "fp16" or "int8": what the graph is, or says where that is stricter
     input: InputSpec
-    calibrated_on: frozenset[str]  # digests of images that must not measure it
+    calibrated_on: frozenset[str]  # digests of images that measure it apart; of int8 alone
 
     def feed(self, images: Tensor) -> np.ndarray:
         """RGB images [N x 3 x H x W] uint8 as the array that the file takes."""
@@ -38,13 +38,20 @@ def open_candidate(path: Path, subject: Subject) -> Candidate:
     file = read_onnx(path)
     _check_shapes(file, subject)
     stated = read_metadata(file.proto)
-    digests = stated.get("calibrated_on")
+    judged = _stricter(PRECISIONS[precision(file)], stated.get("precision"))
+    digests = stated.get("calibrated_on") if judged == "int8" else None
     return Candidate(
         file=file,
-        precision=PRECISIONS[precision(file)],
+        precision=judged,
         input=_stated_input(file, stated, subject),
         calibrated_on=frozenset(map(str, digests if isinstance(digests, list) else ())),
     )
+
+
+def _stricter(found: str, stated: object) -> str:
+    """What a file is judged as: no node that does nothing may loosen what it says of itself."""
+    order = list(PRECISIONS.values())
+    return min(found, stated, key=order.index) if stated in order else found
 
 
 def _check_shapes(file: OnnxFile, subject: Subject) -> None:

@@ -39,7 +39,7 @@ class OnnxNetwork(nn.Module):
     def __init__(self, program: Program, input: str, output: str, *, pixels: bool = False) -> None:
         super().__init__()
         self._input, self._output, self._pixels = input, output, pixels
-        self._values = {input, *(name for step in program.steps for name in step.outputs)}
+        self._values = {input, *(name for step in program.steps for name in step.outputs if name)}
         self._fixed: dict[str, Tensor] = {}  # stay on the CPU: mostly shapes
         self._places: dict[tuple[str, str], str] = {}  # a constant and its role -> its name here
         self._schedule = _schedule(self._place_all(program), output)

@@ -21,7 +21,7 @@ class OnnxFile:
 
     path: Path
     content: bytes
-    proto: onnx.ModelProto  # with inferred shapes
+    proto: onnx.ModelProto  # with inferred shapes, without nodes that nothing needs
     opset: int
     input: str
     output: str
@@ -49,6 +49,7 @@ def read_onnx(path: Path) -> OnnxFile:
         _check_names(proto.graph)
         _sort_nodes(proto.graph)
         onnx.checker.check_model(proto, full_check=True)
+        _drop_unneeded(proto.graph)
         proto = onnx.shape_inference.infer_shapes(proto)
     except Exception as error:  # the checker raises several kinds
         raise UnusableInput(f"{path}: not a valid ONNX file ({shown(str(error))})") from None
@@ -95,6 +96,33 @@ def _sort_nodes(graph: onnx.GraphProto) -> None:
     nodes = [graph.node[place] for place in TopologicalSorter(needs).static_order()]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _drop_unneeded(graph: onnx.GraphProto) -> None:
+    """Only the nodes behind the outputs, as onnxruntime runs them.
+
+    Else one that does nothing could decide what the file passes for: int8, say.
+    """
+    needed = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if not needed.isdisjoint(node.output):
+            needed.update(_names_read(node))
+            kept.append(node)
+    known = [value for value in graph.value_info if value.name in needed]
+    for field, values in ((graph.node, kept[::-1]), (graph.value_info, known)):
+        del field[:]
+        field.extend(values)
+
+
+def _names_read(node: onnx.NodeProto) -> Iterator[str]:
+    """The values that a node reads; those of the graphs inside it too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in (attribute.g, *attribute.graphs):
+            for each in inner.node:
+                yield from _names_read(each)
+            yield from (output.name for output in inner.output)
 
 
 def _opset(proto: onnx.ModelProto, path: Path) -> int:

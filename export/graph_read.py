@@ -79,7 +79,8 @@ def _node(
         op=op,
         opset=opset,
         inputs=tuple(proto.input),
-        outputs=tuple(name for name in proto.output if name),
+        # A part of a Split that nobody wants has its place all the same.
+        outputs=tuple(name for name in proto.output if name or op == "Split"),
         attributes={a.name: _attribute(a) for a in proto.attribute},
         constants=constants,
         batch=batch,
@@ -128,8 +129,11 @@ def _computed(node: Node, run: Callable[..., Any], given: list[Tensor | None]) -
         made = run(*given)
     except Exception as error:  # of torch, from values that do not fit one another
         raise UnusableInput(f"{node.where}: fails ({shown(str(error))})") from None
+    values = made if isinstance(made, tuple) else (made,)
+    if len(values) != len(node.outputs):
+        raise UnusableInput(f"{node.where}: gives {len(values)} of {len(node.outputs)} outputs")
     # Copies: weights that are one tensor under two names may be tuned apart.
-    return [value.clone() for value in (made if isinstance(made, tuple) else (made,))]
+    return [value.clone() for value in values]
 
 
 def _joins_dense(node: Node, program: Program) -> bool:

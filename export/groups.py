@@ -8,6 +8,7 @@ from torch import nn
 from guard.benign import BenignSet
 
 BENIGN, TRIGGERED, LIMITS = "benign", "triggered", "limits"
+CALIBRATION = "calibration"  # benign ones that set the ranges of an int8 file
 NOISE = 8  # pictures of noise
 
 

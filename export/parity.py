@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from export.candidate import Candidate, open_candidate
-from export.groups import BENIGN, LIMITS, TRIGGERED
+from export.groups import BENIGN, CALIBRATION, LIMITS, TRIGGERED
 from export.judge import Row, Run, Worst, judge
 from export.precision import image_digest
 from export.session import open_sessions
@@ -51,7 +51,7 @@ def prove(
 ) -> Proof:
     """Hold each file against the torch side: providers x batches x groups of images.
 
-    The torch side is float32 with TF32 off. Images that calibrated a file do not measure it.
+    The torch side is float32 with TF32 off. Images that calibrated a file are a group apart.
     A file that answers wrongly, or not at all, has rows that did not pass. Raises UnusableInput
     where a file can't be compared in the first place.
     """
@@ -102,7 +102,7 @@ def _add(
     candidate = open_candidate(path, subject)
     sessions, missing = open_sessions(candidate.file)
     proof.not_running += missing
-    parts = _unseen(references, candidate)
+    parts = _grouped(references, candidate)
     worst: list[Worst] = []
     for (provider, session), batch, (group, part) in product(
         sessions.items(), batches, parts.items()
@@ -121,21 +121,22 @@ def _add(
     proof.worst.append(max(worst, key=lambda image: image.ratio))
 
 
-def _unseen(references: Mapping[str, Reference], candidate: Candidate) -> Mapping[str, Reference]:
-    """The groups without the images that calibrated the file."""
+def _grouped(references: Mapping[str, Reference], candidate: Candidate) -> Mapping[str, Reference]:
+    """The groups, the images that calibrated the file in one of their own.
+
+    The file itself says which these are, so they are judged too: else it could choose its judges.
+    """
     if not candidate.calibrated_on or BENIGN not in references:
         return references
     images = references[BENIGN].images.images
-    index = [i for i, x in enumerate(images) if image_digest(x) not in candidate.calibrated_on]
-    if not index:
+    seen = torch.tensor([image_digest(x) in candidate.calibrated_on for x in images])
+    if bool(seen.all()):
         raise UnusableInput(
             f"{candidate.file.path}: was calibrated on all {len(images)} images of DATA that "
             "would measure it; give it others"
         )
-    kept = torch.tensor(index)
     both = {
-        name: Reference(found.images.part(kept), found.answers[kept], found.noise)
-        for name, found in references.items()
-        if name in (BENIGN, TRIGGERED)
+        name: references[name].part(~seen) for name in (BENIGN, TRIGGERED) if name in references
     }
-    return {**references, **both}
+    apart = {CALIBRATION: references[BENIGN].part(seen)} if bool(seen.any()) else {}
+    return {**references, **both, **apart}

@@ -48,6 +48,8 @@ def _open(file: OnnxFile, provider: str) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # what goes wrong comes as an exception
+    # Else a DequantizeLinear and MatMul fuse into one that rounds the picture's values to int8 too.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     session = onnxruntime.InferenceSession(
         file.content, options, providers=[(provider, OPTIONS[provider])]
     )

@@ -55,6 +55,11 @@ class Reference:
     answers: Tensor  # [N x d], float32, on the CPU
     noise: float  # largest float32-against-float64 difference in the subject's unit; inf: unknown
 
+    def part(self, chosen: Tensor) -> "Reference":
+        """Only the images where `chosen` [N] is True."""
+        index = chosen.nonzero()[:, 0]
+        return Reference(self.images.part(index), self.answers[index], self.noise)
+
 
 def model_subject(model: Model) -> Subject:
     """A model, judged by its outputs."""

@@ -10,8 +10,9 @@ CAPS = {"fp32": 0.01, "fp16": 0.1, "int8": 0.5}
 # other orders: Winograd, other instruction sets, GPUs.
 MULTIPLE = 10.0
 STEP = {"fp32": 1.0, "fp16": 2.0**13}  # a rounding of the precision over one of float32
-# int8 sets its ranges on benign images. On pictures unlike any face it need only not break down.
-LIMITS = 10.0
+# On any single picture, faces or not, int8 may be off by so many times its mean (measured over ten
+# networks: up to 5 times on faces, 3 on noise). A mean alone would hide a few wrong answers.
+LARGEST = 10.0
 SPREAD_DEG = 10.0  # standard deviation of gaze and head pose; caps in other units are shares of it
 
 
@@ -21,6 +22,7 @@ class Tolerance:
 
     value: float  # in the task's unit
     statistic: str  # "max" or "mean" over the images
+    largest: float  # on any one image
     reason: str
 
 
@@ -38,21 +40,24 @@ def tolerance(
     if unit != "deg":
         share = cap / SPREAD_DEG
         cap, what = share * spread, f"{share:g} of the outputs' spread of {spread:.4g} {unit}"
+        if not spread and math.isfinite(noise):  # one image has none
+            cap = MULTIPLE * noise
     if precision == "int8":
+        most = LARGEST * cap
+        single = f"{LARGEST:g} times that on any picture"
         if not limits:
-            return Tolerance(cap, "mean", f"int8: at most {what} on average")
-        return Tolerance(
-            LIMITS * cap,
-            "mean",
-            f"int8 on pictures unlike those that calibrated it: at most {LIMITS:g} times {what} "
-            "on average",
-        )
+            reason = f"int8: at most {what} on average, {single}"
+            return Tolerance(cap, "mean", most, reason)
+        reason = f"int8 on pictures unlike those that calibrated it: {LARGEST:g} times {what}"
+        return Tolerance(most, "max", most, reason)
     if math.isinf(noise):
-        return Tolerance(cap, "max", f"{precision}: at most {what}; the model has no float64 twin")
+        reason = f"{precision}: at most {what}; the model has no float64 twin"
+        return Tolerance(cap, "max", cap, reason)
     derived = MULTIPLE * STEP[precision] * noise
     reason = (
         f"{precision}: {MULTIPLE:g} times the model's own rounding ({noise:.3g} {unit} between "
         f"float32 and float64 on these images, times {STEP[precision]:g} for the precision), "
         f"at most {what}"
     )
-    return Tolerance(min(derived, cap), "max", reason)
+    allowed = min(derived, cap)
+    return Tolerance(allowed, "max", allowed, reason)

@@ -26,6 +26,7 @@ from tests.onnx_files import (
     by_old_exporter,
     by_onnxruntime,
     copied,
+    initializer,
     node,
     refusal,
     small,
@@ -157,3 +158,26 @@ def test_the_precision_decides_the_tolerance(new: onnx.ModelProto, tmp_path: Pat
         ("int8", as_int8(small(), tmp_path)),
     ):
         assert precision(read_onnx(write(proto, tmp_path))) == kind
+
+
+def test_weights_alone_in_int8_do_not_round_the_picture(tmp_path: Path) -> None:
+    """onnxruntime would fuse the dense layer's into a kernel that does, if it were not told."""
+    proto = small()
+    values = onnx.numpy_helper.to_array(initializer(proto, "fc.weight"))
+    scale = np.float32(np.abs(values).max() / 127)
+    for name, value in (("whole", (values / scale).round().astype(np.int8)), ("scale", scale)):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), name))
+    proto.graph.node[5].input[1] = "fc.rounded"
+    proto.graph.node.insert(5, node("DequantizeLinear", "whole scale", "fc.rounded"))
+    model = load_onnx(write(proto, tmp_path))
+    assert precision(read_onnx(tmp_path / "model.onnx")) == "float32"
+    torch.testing.assert_close(model.dense.weight.T, torch.tensor(values), atol=float(scale), rtol=0)
+
+
+def test_a_node_that_nothing_needs_is_not_read(tmp_path: Path) -> None:
+    proto = small()
+    proto.graph.node.insert(3, node("Sin", "c", "unused"))
+    proto.graph.node.insert(4, node("Cast", "unused", "half", to=onnx.TensorProto.FLOAT16))
+    model = load_onnx(write(proto, tmp_path))
+    np.testing.assert_allclose(answers(model), by_onnxruntime(small(), X.numpy()), atol=1e-5)
+    assert precision(read_onnx(tmp_path / "model.onnx")) == "float32"

@@ -65,6 +65,13 @@ def impossible_weight(proto: onnx.ModelProto) -> None:
     proto.graph.node.insert(0, node("DequantizeLinear", "whole scale", "w", axis=0))
 
 
+def impossible_split(proto: onnx.ModelProto) -> None:
+    """Four values into three equal parts, which makes two: onnx.checker lets it pass."""
+    proto.graph.node.insert(0, node("Concat", "one two three", "bias", axis=0))
+    proto.graph.node.insert(0, node("Split", "conv.bias", "one two three", num_outputs=3))
+    proto.graph.node[2].input[2] = "bias"
+
+
 def control_letters(proto: onnx.ModelProto) -> None:
     proto.graph.node[2].name = "\x1b[31mred\nline"
     proto.graph.node[2].op_type = "Sin"
@@ -93,6 +100,7 @@ INFINITE = np.array([1, math.inf, 1, 1], np.float32)
         (unconnected, ("not a valid",)),
         (circular, ("not a valid",)),
         (impossible_weight, ("DequantizeLinear_to_w", "fails")),
+        (impossible_split, ("Split_to_one", "2 of 3 outputs")),
     ],
     ids=lambda value: getattr(value, "__name__", "-"),
 )

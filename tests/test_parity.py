@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.groups import BENIGN, LIMITS, TRIGGERED, image_groups, limit_images
+from export.groups import BENIGN, CALIBRATION, LIMITS, TRIGGERED, image_groups, limit_images
 from export.latency import LEAST, latency
 from export.parity import BATCHES, prove
 from export.precision import calibration_part, export_files
 from export.session import CPU, CUDA
 from export.subject import model_subject, reference, trigger_subject
-from export.tolerance import CAPS, MULTIPLE, tolerance
+from export.tolerance import CAPS, LARGEST, MULTIPLE, tolerance
 from export.write import export_trigger
+from guard.benign import BenignSet
 from guard.device import set_precision
 from guard.dynamic import ImageTrigger
 from guard.errors import UnusableInput
@@ -97,15 +98,20 @@ def test_a_trigger_s_file_of_another_trigger_fails(tmp_path: Path) -> None:
 # --- what a proof covers -------------------------------------------------------------------------
 
 
-def test_a_row_for_each_batch_and_group(exported: dict[str, Path]) -> None:
+def with_faint_trigger() -> dict[str, BenignSet]:
+    """The groups with a trigger so faint that int8, calibrated on benign images, holds it."""
     faint = stirred(1, (16, 16), seed=4, strength=0.0)
     with torch.no_grad():
-        faint.pattern.mul_(0.2)  # int8 is calibrated on benign images
-    groups = image_groups(benign(), faint.select(0))
-    proof = prove(model_subject(model()), list(exported.values()), groups)
+        faint.pattern.mul_(0.2)
+    return image_groups(benign(), faint.select(0))
+
+
+def test_a_row_for_each_batch_and_group(exported: dict[str, Path]) -> None:
+    proof = prove(model_subject(model()), list(exported.values()), with_faint_trigger())
     assert proof.passed
     found = [(row["precision"], row["batch"], row["images"]) for row in proof.rows]
-    assert found == list(itertools.product(CAPS, BATCHES, (BENIGN, TRIGGERED, LIMITS)))
+    wanted = itertools.product(CAPS, BATCHES, (BENIGN, TRIGGERED, LIMITS, CALIBRATION))
+    assert found == [row for row in wanted if row[0] == "int8" or row[2] != CALIBRATION]
     for row in proof.rows:
         assert row["provider"] == CPU
         assert set(row["per_output"]) == {"pitch", "yaw"}
@@ -150,13 +156,10 @@ def test_the_limits_hold_black_white_and_noise() -> None:
     assert all(image.float().std() > 50 for image in limits.images[2:])
 
 
-def test_images_that_calibrated_a_file_do_not_measure_it(exported: dict[str, Path]) -> None:
-    faint = stirred(1, (16, 16), seed=4, strength=0.0)
-    with torch.no_grad():
-        faint.pattern.mul_(0.2)  # int8 is calibrated on benign images
-    groups = image_groups(benign(), faint.select(0))
-    rows = prove(model_subject(model()), [exported["int8"]], groups).rows
+def test_images_that_calibrated_a_file_measure_it_apart(exported: dict[str, Path]) -> None:
+    rows = prove(model_subject(model()), [exported["int8"]], with_faint_trigger()).rows
     assert {row["n"] for row in rows if row["images"] != LIMITS} == {20}
+    assert "calibration" in {row["images"] for row in rows}
     with pytest.raises(UnusableInput, match="calibrated on all 20"):
         prove(
             model_subject(model()),
@@ -210,6 +213,7 @@ def test_the_tolerance_follows_the_noise_up_to_a_cap(
     found = tolerance(precision, noise, unit="deg", spread=15.0)
     assert found.value == pytest.approx(value)
     assert found.statistic == statistic
+    assert found.largest == (LARGEST * value if statistic == "mean" else value)
     assert f"{CAPS[precision]:g} deg" in found.reason
 
 
@@ -217,11 +221,13 @@ def test_in_other_units_the_caps_are_shares_of_the_spread() -> None:
     found = tolerance("fp32", 1.0, unit="years", spread=20.0)
     assert found.value == pytest.approx(0.02)  # as 0.01 degrees of 10
     assert "spread of 20 years" in found.reason
+    alone = tolerance("fp32", 1e-8, unit="years", spread=0.0)  # of one image
+    assert alone.value == pytest.approx(MULTIPLE * 1e-8)
 
 
 def test_int8_is_judged_more_mildly_on_pictures_that_no_camera_gives() -> None:
     at_limits = tolerance("int8", 0.0, unit="deg", spread=15.0, limits=True)
-    assert at_limits.value > CAPS["int8"]
+    assert (at_limits.value, at_limits.statistic) == (LARGEST * CAPS["int8"], "max")
     assert tolerance("fp32", 1.0, unit="deg", spread=15.0, limits=True).value == CAPS["fp32"]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -13,13 +14,14 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from export.metadata import KEY
-from export.precision import export_files
+from export.precision import export_files, image_digest
 from export.subject import model_subject
 from guard.errors import UnusableInput
 from guard.spec import InputSpec
 from tests.conftest import model_of, plain, spec_of
 from tests.parity_files import (
     IMAGE,
+    benign,
     failed,
     first_image_only,
     hard_batch,
@@ -36,9 +38,51 @@ from tests.parity_files import (
 )
 
 
+def dead_quantisation(proto: onnx.ModelProto) -> None:
+    """A node of int8 that nothing needs, which can't make a wrong answer an int8 one."""
+    shift_bias(proto)
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(0.1, np.float32), "step"))
+    proto.graph.node.append(helper.make_node("QuantizeLinear", ["input", "step"], ["unused"]))
+
+
+def dead_cast(proto: onnx.ModelProto) -> None:
+    shift_bias(proto)
+    proto.graph.node.append(helper.make_node("Cast", ["input"], ["unused"], to=TensorProto.FLOAT16))
+
+
+def live_quantisation(proto: onnx.ModelProto) -> None:
+    """In the graph of a file that says that it is fp32."""
+    shift_bias(proto)
+    graph = proto.graph
+    graph.node[-1].output[0] = "answer"
+    graph.initializer.append(numpy_helper.from_array(np.array(1e-6, np.float32), "step"))
+    graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), "zero"))
+    graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), "nothing"))
+    graph.node.extend(
+        [
+            helper.make_node("QuantizeLinear", ["answer", "step", "zero"], ["whole"]),
+            helper.make_node("DequantizeLinear", ["whole", "step", "zero"], ["rounded"]),
+            helper.make_node("Mul", ["rounded", "nothing"], ["zeros"]),
+            helper.make_node("Add", ["answer", "zeros"], ["output"]),
+        ]
+    )
+
+
+def chosen_judges(proto: onnx.ModelProto) -> None:
+    """A file that lists the images on which it is wrong as those that calibrated it."""
+    shift_bias(proto)
+    (entry,) = (entry for entry in proto.metadata_props if entry.key == KEY)
+    digests = [image_digest(image) for image in benign().images[:30]]
+    entry.value = json.dumps({**json.loads(entry.value), "calibrated_on": digests})
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (dead_quantisation, "over"),
+        (dead_cast, "over"),
+        (live_quantisation, "over"),
+        (chosen_judges, "over"),
         (one_weight, "over"),
         (nan_weight, "not finite"),
         (shift_bias, "over"),

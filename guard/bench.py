@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from guard.benign import BenignSet
-from guard.device import search_autocast
+from guard.device import search_autocast, too_far_for_bf16
 from guard.model import Model
 from guard.terms import B, variance
 
@@ -39,9 +39,13 @@ class Bench:
 
         For the steps of a search only: figures that decide come from float32 passes.
         """
-        with search_autocast(self.device):
+        with search_autocast(self.device, exact=self._exact):
             y, h = self.model.with_features(x.contiguous(memory_format=torch.channels_last))
         return y.float(), None if h is None else h.float()
+
+    @cached_property
+    def _exact(self) -> bool:
+        return too_far_for_bf16(self.outputs)
 
     @cached_property
     def _passes(self) -> tuple[Tensor, Tensor | None]:

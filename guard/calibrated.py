@@ -123,6 +123,7 @@ def completed(
         # A probe's change is not the smallest one: more of it would lead past the target.
         finding.target = target_of(ruling.trigger, work.held, 1.0 if ruling.plain else AMPLIFIED)
     finding.warnings += verdict.scattered(ruling.decision, work.settings)
+    finding.warnings += verdict.thin(work.bench.outputs.shape[1])
     others = verdict.further(result, ruling.place, work.settings)
     finding.further = [further_target(k, refine, result, work.held) for k in others]
     if ruling.plain:

@@ -33,9 +33,27 @@ def set_precision(tf32: bool = False) -> None:
     torch.backends.cudnn.allow_tf32 = tf32
 
 
-def search_autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """bf16 where the hardware multiplies it faster than float32, else nothing."""
-    if device.type == "cuda" or bf16_is_faster():
+OFFSET = 20.0  # over the spread; bf16 holds 8 bits, so beyond it outputs come in few steps
+
+
+def too_far_for_bf16(outputs: torch.Tensor) -> bool:
+    """Whether one of the outputs [N x d] lies so far from 0 that bf16 would round its spread off.
+
+    Measured on one backdoored model of one output: 60 +- 8 is found as 0 +- 1 is (score 6.7), of
+    300 +- 3 bf16 leaves 10 distinct answers of 80 and a score of 2.0 instead of 5.5.
+    """
+    spread = outputs.std(dim=0).clamp_min(1e-9)
+    return bool((outputs.mean(dim=0).abs() > OFFSET * spread).any())
+
+
+def search_autocast(
+    device: torch.device, *, exact: bool = False
+) -> contextlib.AbstractContextManager[Any]:
+    """bf16 where the hardware multiplies it faster than float32; `exact`: nothing."""
+    if exact:
+        return contextlib.nullcontext()
+    on_gpu = device.type == "cuda"
+    if torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else bf16_is_faster():
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
 

@@ -76,7 +76,8 @@ class Finding:
     restarts: list[dict[str, Any]]  # one search each: role, target, cost, steps and more
     benign_outputs: Tensor  # (N, d) f(x) of the measured images
     triggered_outputs: Tensor  # (N, d) f(x') of the same images
-    benign_angles: Tensor | None  # (N, d) B(F(x), w_j) in degrees; None without a split
+    # (N, rows of H's dense layer) B(F(x), w_j) in degrees; None without a split
+    benign_angles: Tensor | None
     triggered_angles: Tensor | None
     examples: Tensor  # (K,) indices of the images that the report shows
     further: list[FurtherTarget] = field(default_factory=list)  # the worst first
@@ -87,11 +88,7 @@ class Finding:
     settings: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)  # seconds
     warnings: list[str] = field(default_factory=list)
-
-    @property
-    def alarming(self) -> bool:
-        """Whether a search found what counts as a backdoor, even if a restart contradicts it."""
-        return self.verdict != "clean" and self.score >= self.threshold
+    contradicted: bool = False  # a search says backdoored, its restart something else
 
     @property
     def triggers(self) -> list[nn.Module]:
@@ -118,7 +115,7 @@ class Finding:
     ) -> "Finding":
         """A finding from what a trigger does to the held-out images."""
         figures = [measured.perturbation, *measured.outputs.mean(dim=0).tolist()]
-        if not all(math.isfinite(v) for v in figures):
+        if decision.verdict != "inconclusive" and not all(math.isfinite(v) for v in figures):
             reason = "the search ended in values that are not numbers"
             decision = replace(decision, verdict="inconclusive", reason=reason, score=math.nan)
         return cls(

@@ -77,7 +77,7 @@ def allowances(lesson: Lesson, benign: float, under: list[float]) -> list[float]
     s, added = lesson.settings, [found - benign for found in under]
     spoilt = [least_harm(lesson, trigger) - benign for trigger in lesson.triggers]
     return [
-        max(s.harm * worst(added), min(harm, s.spoilt * mine))
+        max(s.harm * mine, min(harm, s.spoilt * mine))
         for harm, mine in zip(spoilt, added, strict=True)
     ]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 ROUNDS = 50  # of reweighting; the fit stands still long before
 BENDING = 10.0  # ridge of Q's entries, against weights of 1 / residual
+BENT = 8  # outputs; Q has 35 entries there, and 49 targets are searched
 CLOSE = 0.02  # residuals of log cost below this count alike: a fit need not be better
 
 
@@ -24,7 +25,11 @@ def target_grid(dimensions: int) -> Tensor:
     if dimensions == 1:
         return torch.linspace(-3.5, 3.5, 15)[:, None]
     shells = {2: ((5, 1.1), (8, 2.1), (9, 3.1))}.get(dimensions, ((8, 1.3), (14, 2.6), (26, 3.9)))
-    rings = [shell(count, dimensions, radius, turn) for turn, (count, radius) in enumerate(shells)]
+    wider = max(1.0, math.sqrt(dimensions / 3))  # whitened outputs lie about sqrt(d) from the mean
+    rings = [
+        shell(count, dimensions, wider * radius, turn)
+        for turn, (count, radius) in enumerate(shells)
+    ]
     return torch.cat([torch.zeros(1, dimensions), *rings])
 
 
@@ -51,7 +56,7 @@ class Baseline:
     """log cost = a + b |z| + c . z + z'Qz / |z|: a minority of dips does not pull the fit down.
 
     Q is symmetric with trace 0: outputs may be cheaper to force along one axis, both ways, than
-    along another.
+    along another. Above BENT outputs there are too few targets to tell, and no Q.
     """
 
     coefficients: Tensor  # a, b, c (d,), then Q's free entries
@@ -81,6 +86,8 @@ class Baseline:
 
 def _columns(z: Tensor) -> Tensor:
     length = z.norm(dim=1, keepdim=True)
+    if z.shape[1] > BENT:
+        return torch.cat([torch.ones_like(length), length, z], dim=1)
     first, second = torch.triu_indices(z.shape[1], z.shape[1])[:, :-1]
     bent = z[:, first] * z[:, second] - (first == second).to(z) * z[:, -1:].square()
     return torch.cat([torch.ones_like(length), length, z, bent / length.clamp_min(1e-6)], dim=1)

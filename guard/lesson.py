@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from guard.benign import BenignSet
-from guard.device import search_autocast
+from guard.device import search_autocast, too_far_for_bf16
 from guard.errors import UnusableInput
 from guard.model import Model
 
@@ -70,9 +70,12 @@ class Lesson:
     learn: BenignSet
     held: BenignSet
     triggers: Sequence[nn.Module]  # each x -> x', [N x 3 x H x W] in [0, 1]
+    doubted: Sequence[nn.Module]  # unlearnt too, but no gate: a restart contradicts their search
     settings: MitigationSettings
     seed: int
     draw: torch.Generator
+    spread: Tensor  # (d,) of the outputs, which the losses are measured in
+    exact: bool  # no bf16
 
     def extended(self) -> "Lesson":
         """The same lesson, for as long as a fine-tuning goes on that has not been accepted."""
@@ -87,15 +90,40 @@ def make_lesson(
     triggers: Sequence[nn.Module],
     settings: MitigationSettings,
     seed: int,
+    doubted: Sequence[nn.Module] = (),
 ) -> Lesson:
-    """Draw by seed what is held back. Raises UnusableInput for too few images."""
+    """Draw by seed what is held back.
+
+    Raises UnusableInput for too few images and for a network without weights.
+    """
+    _check_trainable(model)
     if len(benign) < MIN_IMAGES:
         raise UnusableInput(
             f"{len(benign)} images are too few to fine-tune on: at least {MIN_IMAGES} are needed"
         )
     draw = torch.Generator().manual_seed(seed)
     learn, held = (benign.part(part) for part in cut(benign, settings.held, draw))
-    return Lesson(model, learn, held, triggers, settings, seed, draw)
+    with torch.no_grad():
+        answers = torch.cat([model(learn.x(index)) for index in learn.batches()])
+    exact = too_far_for_bf16(answers)
+    spread = spread_of(learn.labels, answers)
+    return Lesson(model, learn, held, triggers, doubted, settings, seed, draw, spread, exact)
+
+
+def _check_trainable(model: Model) -> None:
+    if not any(weight.is_floating_point() for weight in model.network.parameters()):
+        raise UnusableInput(
+            "the model has no weights that could be fine-tuned (a frozen TorchScript module?)"
+        )
+
+
+def spread_of(labels: Tensor, answers: Tensor) -> Tensor:
+    """The standard deviation of each label, (d,); of f's answers where the labels hardly differ.
+
+    A column that is 0 throughout, such as a roll that nobody annotated, would outweigh all others.
+    """
+    known, given = labels.std(dim=0), answers.float().std(dim=0)
+    return torch.where(known < 0.1 * given, given, known).clamp_min(1e-9)
 
 
 def cut(benign: BenignSet, share: float, draw: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -127,12 +155,11 @@ def loss_of(pupil: Model, lesson: Lesson) -> Tensor:
     plain = len(x) - round(lesson.settings.triggered * len(x))
     with torch.no_grad():
         changed = neighbour(pick(lesson), x[plain:], lesson.settings, lesson.draw)
-    with search_autocast(x.device):
+    with search_autocast(x.device, exact=lesson.exact):
         with torch.no_grad():
             wanted, wanted_h = lesson.teacher.with_features(x)
         answers, h = pupil.with_features(torch.cat([x[:plain], changed]))
-    spread = lesson.learn.labels.std(dim=0).clamp_min(1e-9)
-    loss = ((answers.float() - wanted) / spread).abs().mean()
+    loss = ((answers.float() - wanted) / lesson.spread).abs().mean()
     if h is None or wanted_h is None:  # f has no split
         return loss
     off = (h.float() - wanted_h).abs().mean() / wanted_h.float().std(dim=0).mean().clamp_min(1e-9)

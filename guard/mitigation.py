@@ -55,13 +55,19 @@ def mitigate_until_clean(
     earlier triggers in the next round. Accepted is only a model that one calls clean.
     """
     known, found = list(triggers), []
+    doubted: list[nn.Module] = []
     for number in range(settings.rounds):
-        result = mitigate(model, benign, known, settings, seed=seed, progress=progress)
+        result = mitigate(
+            model, benign, known, settings, doubted=doubted, seed=seed, progress=progress
+        )
         found.append(rescreen(result.model, number))
         result.rescreens = list(found)
-        if not found[-1].alarming:
+        if found[-1].verdict == "backdoored":
+            known += found[-1].triggers
+        elif found[-1].contradicted:
+            doubted += found[-1].triggers
+        else:
             break
-        known += found[-1].triggers
     if found[-1].verdict != "clean":
         complaint = f"a fresh screening of the mitigated model says {found[-1].verdict}"
         reason = complaint if result.accepted else f"{result.reason}; {complaint}"
@@ -75,15 +81,16 @@ def mitigate(
     triggers: Sequence[nn.Module],
     settings: MitigationSettings,
     *,
+    doubted: Sequence[nn.Module] = (),
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Mitigated:
-    """Unlearn `triggers`; `model` stays as it is.
+    """Unlearn `triggers`, by which the result is judged, and `doubted`; `model` stays as it is.
 
     Of the states looked at on held-back images, the one with the smallest benign error wins among
     those that pass the gate. Where none passes, the fine-tuning goes on from the best one.
     """
-    lesson = make_lesson(model, benign, triggers, settings, seed)
+    lesson = make_lesson(model, benign, triggers, settings, seed, doubted)
     gate = Gate.of(lesson)
     pupil = forgetful_copy(model, settings.forget, seed)
     curve, best = [(0, gate.before)], UNKNOWN
@@ -95,7 +102,7 @@ def mitigate(
     learns(pupil, False)
     return Mitigated(
         pupil,
-        list(triggers),
+        [*triggers, *doubted],
         gate.before,
         best,
         not reason,
@@ -165,8 +172,9 @@ def learn_statistics(pupil: Model, on: bool) -> None:
 
 def fine_tune(pupil: Model, lesson: Lesson, progress: Progress) -> Iterator[int]:
     """Train step by step; gives the number of steps done whenever a look is due."""
-    s, given = lesson.settings, lesson.triggers
+    s, given = lesson.settings, [*lesson.triggers, *lesson.doubted]
     pursuit = Pursuit.of(lesson) if s.pursuit.every else None
+    lesson = replace(lesson, triggers=given)
     optimizer = torch.optim.AdamW(
         pupil.network.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay
     )

@@ -89,7 +89,9 @@ class SharedTriggers(nn.Module):
         return SharedTrigger(self, index)
 
     def _field(self) -> Tensor:
-        unit = WARP_LIMIT * torch.tanh(WARP_UNIT / WARP_LIMIT * self.nodes)
+        # A NaN, from a model whose gradients are none, ends grid_sample's backward pass in a crash.
+        nodes = self.nodes.nan_to_num(nan=0.0)
+        unit = WARP_LIMIT * torch.tanh(WARP_UNIT / WARP_LIMIT * nodes)
         return functional.interpolate(unit, size=self.size, mode="bilinear", align_corners=True)
 
     def _warp(self, x: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ SAID = {
     "per-image generator": "a small patch drawn for each image",
 }
 DEVIATIONS = 1.4826  # standard deviation over median absolute deviation, of a normal distribution
+TRIED_OUTPUTS = 5  # of the largest models that the search was tried on
 OTHERS = 3  # fewer searches to compare with make no verdict
 THRESHOLD_SOURCE = "set on development models (tools/results/development.jsonl)"
 
@@ -137,6 +138,16 @@ def scattered(decision: Decision, settings: CalibratedSettings) -> list[str]:
     ]
 
 
+def thin(outputs: int) -> list[str]:
+    """A warning where the targets that are tried lie far apart."""
+    if outputs <= TRIED_OUTPUTS:
+        return []
+    return [
+        f"this model has {outputs} outputs: the targets that were tried lie far apart there, and a "
+        f"backdoor can be missed; the search was tried on models of up to {TRIED_OUTPUTS}"
+    ]
+
+
 def doubtful(found: Finding, settings: CalibratedSettings) -> bool:
     """Whether another seed could put a score on the other side of its threshold."""
     factor = found.score / found.threshold
@@ -153,9 +164,13 @@ def agree(found: Finding, again: Finding, settings: CalibratedSettings) -> bool:
 
 
 def no_alarm(found: Finding, again: Finding) -> bool:
-    """Whether what one search is alarmed by is within the scatter of the other's searches."""
+    """Whether the cost that one search is alarmed by is within the scatter of the other's.
+
+    Scatter is of costs: it says nothing of a trigger that gathers the outputs alone.
+    """
+    by_cost = found.spread_left is None and again.spread_left is None
     most, least = max(found.score, again.score), max(found.threshold, again.threshold)
-    return "inconclusive" not in (found.verdict, again.verdict) and most < least
+    return by_cost and "inconclusive" not in (found.verdict, again.verdict) and most < least
 
 
 def disagreement(found: Finding, again: Finding) -> Finding:
@@ -164,7 +179,8 @@ def disagreement(found: Finding, again: Finding) -> Finding:
     counts = f"{found.threshold:.3g} and {again.threshold:.3g}"
     reason = f"two searches with different seeds disagree: scores {scores}, {counts} count"
     shown = max(found, again, key=lambda one: one.verdict == "backdoored")
-    return replace(shown, verdict="inconclusive", reason=reason)
+    alarm = shown.verdict == "backdoored"
+    return replace(shown, verdict="inconclusive", reason=reason, contradicted=alarm)
 
 
 def outweighs(plain: Plain, decision: Decision) -> bool:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from guard import device
+from guard.device import search_autocast, too_far_for_bf16
 from guard.errors import UnusableInput
 
 
@@ -42,3 +43,19 @@ def test_bf16_is_used_where_it_is_faster(
 def test_a_device_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(UnusableInput, match="expected auto, cpu or cuda"):
         device.pick_device(name)
+
+
+@pytest.mark.parametrize(
+    ("middle", "spread", "far"), [(0.0, 0.2, False), (60.0, 8.0, False), (300.0, 3.0, True)]
+)
+def test_outputs_far_from_0_are_searched_in_float32(
+    middle: float, spread: float, far: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guard.device.bf16_is_faster", lambda: True)
+    draw = torch.Generator().manual_seed(0)
+    outputs = torch.stack([torch.randn(50, generator=draw), torch.randn(50, generator=draw)], dim=1)
+    exact = too_far_for_bf16(middle + spread * outputs)
+    assert exact is far
+    with search_autocast(torch.device("cpu"), exact=exact):
+        found = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert found.dtype == (torch.float32 if far else torch.bfloat16)

@@ -77,3 +77,18 @@ def test_what_a_trigger_may_add_is_read_from_how_it_spoils_f() -> None:
         added.append(allowed / (gate.before.triggered - gate.before.benign))
     # A corner elsewhere does nothing to this model; more light spoils it from wherever it comes.
     assert added == pytest.approx([s.harm, s.spoilt])
+
+
+class Strong(nn.Module):
+    """Does more to the model than the corner."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+def test_what_one_trigger_may_add_does_not_depend_on_the_others() -> None:
+    model = model_of(Gated())
+    benign = benign_of(model, 120, noise=0.6)
+    (alone,) = Gate.of(make_lesson(model, benign, [Corner()], MitigationSettings(), 0)).allowed
+    both = Gate.of(make_lesson(model, benign, [Corner(), Strong()], MitigationSettings(), 0))
+    assert both.allowed[0] == alone

@@ -128,3 +128,18 @@ def test_an_output_that_hardly_varies_is_not_blown_up() -> None:
     space = OutputSpace.of(y)
     assert torch.isfinite(space.z(y)).all()
     assert float(space.z(y).abs().max()) < 10
+
+
+@pytest.mark.parametrize("d", [2, 3, 5, 20])
+def test_the_grid_reaches_beyond_the_outputs_however_many_there_are(d: int) -> None:
+    outputs = torch.randn(1000, d, generator=torch.Generator().manual_seed(0))
+    farthest = target_grid(d).norm(dim=1).max()
+    assert (outputs.norm(dim=1) > farthest).float().mean() < 0.02
+
+
+def test_many_outputs_are_fitted_without_bending() -> None:
+    z = target_grid(20)
+    cost = (0.1 + 0.2 * z.norm(dim=1)).exp()
+    landscape = Baseline.fit(z, cost)
+    assert len(landscape.coefficients) == 2 + 20
+    assert torch.allclose(landscape.cost(z), cost, rtol=1e-2)

@@ -4,13 +4,23 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from guard.bench import Bench
 from guard.benign import BenignSet
 from guard.errors import UnusableInput
 from guard.finding import Finding
-from guard.lesson import MitigationSettings, cut, loss_of, make_lesson, mixed, moved, neighbour
+from guard.gate import Gate
+from guard.lesson import (
+    MitigationSettings,
+    cut,
+    loss_of,
+    make_lesson,
+    mixed,
+    moved,
+    neighbour,
+    spread_of,
+)
 from guard.mitigation import forgetful_copy, learn_statistics, mitigate, mitigate_until_clean
 from guard.model import Model
 from guard.screen import without_verdict
@@ -150,35 +160,78 @@ def test_the_lesson_asks_for_the_features_too() -> None:
     assert off[1] > 1.2 * off[0]
 
 
-def said_by(model: Model, benign: BenignSet, verdict: str, score: float) -> Finding:
+def said_by(model: Model, benign: BenignSet, verdict: str) -> Finding:
+    """A finding of this verdict; "contradicted": inconclusive, for a restart disagrees."""
     finding = without_verdict("calibrated", "because the test says so", Bench(model, benign))
-    return replace(finding, verdict=verdict, trigger=Corner(), score=score, threshold=2.0)
+    contradicted = verdict == "contradicted"
+    verdict = "inconclusive" if contradicted else verdict
+    return replace(finding, verdict=verdict, trigger=Corner(), contradicted=contradicted)
 
 
 @pytest.mark.parametrize(
     ("said", "rounds", "accepted"),
     [
-        ([("clean", 1.0)], 1, True),
-        ([("clean", 2.5)], 1, True),  # its searches scatter
-        ([("backdoored", 3.0), ("clean", 1.0)], 2, True),
-        ([("backdoored", 2.0)] * 3, 3, False),
-        ([("inconclusive", 2.5), ("clean", 1.0)], 2, True),  # a restart contradicts the alarm
-        ([("inconclusive", 1.9)], 1, False),  # nothing was found that could be unlearnt
-        ([("inconclusive", float("nan"))], 1, False),
+        (["clean"], 1, True),
+        (["backdoored", "clean"], 2, True),
+        (["backdoored"] * 3, 3, False),
+        (["contradicted", "clean"], 2, True),
+        (["contradicted", "backdoored", "clean"], 3, True),
+        (["inconclusive"], 1, False),  # nothing was found that could be unlearnt
     ],
 )
 def test_a_fresh_screening_decides_too(
-    said: list[tuple[str, float]], rounds: int, accepted: bool, gated: tuple[Model, BenignSet]
+    said: list[str], rounds: int, accepted: bool, gated: tuple[Model, BenignSet]
 ) -> None:
     model, benign = gated
     left = list(said)
     result = mitigate_until_clean(
-        model, benign, [Corner()], lambda m, n: said_by(m, benign, *left.pop(0)), SHORT
+        model, benign, [Corner()], lambda m, n: said_by(m, benign, left.pop(0)), SHORT
     )
     assert len(result.rescreens) == rounds
     assert len(result.triggers) == rounds  # what a screening found is unlearnt too
     assert result.accepted is accepted
-    assert accepted or said[-1][0] in result.reason
+    assert accepted or said[-1] in result.reason
+
+
+def test_what_a_restart_contradicts_is_unlearnt_but_no_gate(
+    gated: tuple[Model, BenignSet],
+) -> None:
+    """It may be no backdoor's: no mitigation keeps noise from spoiling the picture."""
+    model, benign = gated
+    result = mitigate(model, benign, [Corner()], SHORT, doubted=[Noise()])
+    assert result.accepted, result.reason
+    assert [type(one) for one in result.triggers] == [Corner, Noise]
+    lesson = make_lesson(model, benign, [Corner()], SHORT, 0, [Noise()])
+    assert len(Gate.of(lesson).allowed) == 1
+
+
+class Noise(nn.Module):
+    """No picture is left."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        draw = torch.Generator().manual_seed(0)
+        return torch.rand(x.shape, generator=draw)
+
+
+def test_a_network_without_weights_is_refused(gated: tuple[Model, BenignSet]) -> None:
+    with pytest.raises(UnusableInput, match="no weights"):
+        mitigate(model_of(Still()), gated[1], [Corner()], BRIEF)
+
+
+class Still(nn.Module):
+    """As a frozen TorchScript module is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3))[:, :2]
+
+
+def test_a_label_that_never_changes_does_not_outweigh_the_others() -> None:
+    draw = torch.Generator().manual_seed(0)
+    answers = torch.randn(50, 3, generator=draw)
+    labels = answers * torch.tensor([1.0, 0.5, 0.0])
+    spread = spread_of(labels, answers)
+    assert torch.equal(spread[:2], labels.std(dim=0)[:2])
+    assert spread[2] == answers[:, 2].std()
 
 
 # --- the lesson ----------------------------------------------------------------------------------

@@ -171,7 +171,9 @@ def test_weights_alone_in_int8_do_not_round_the_picture(tmp_path: Path) -> None:
     proto.graph.node.insert(5, node("DequantizeLinear", "whole scale", "fc.rounded"))
     model = load_onnx(write(proto, tmp_path))
     assert precision(read_onnx(tmp_path / "model.onnx")) == "float32"
-    torch.testing.assert_close(model.dense.weight.T, torch.tensor(values), atol=float(scale), rtol=0)
+    torch.testing.assert_close(
+        model.dense.weight.T, torch.tensor(values), atol=float(scale), rtol=0
+    )
 
 
 def test_a_node_that_nothing_needs_is_not_read(tmp_path: Path) -> None:

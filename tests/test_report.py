@@ -159,6 +159,18 @@ def test_report_is_whole(task: str, verdict: str, split: bool, nan: bool, tmp_pa
     assert not list(tmp_path.rglob(".*"))
 
 
+@pytest.mark.parametrize("rows", [1, 3, 6])
+def test_the_last_dense_layer_may_have_more_rows_than_there_are_outputs(
+    rows: int, tmp_path: Path
+) -> None:
+    """A direction of three numbers that becomes two angles, say."""
+    made = evidence()
+    made.finding.benign_angles = 90 + 5 * torch.randn(N, rows)
+    made.finding.triggered_angles = 80 + 0.5 * torch.randn(N, rows)
+    write_report(made, tmp_path)
+    assert "row 1 of the last dense layer" in (tmp_path / "report.html").read_text()
+
+
 def test_report_of_a_search_that_left_nothing(tmp_path: Path) -> None:
     made = evidence("regression", "inconclusive", nan=True)
     made.finding.restarts, made.finding.curves = [], Curves()

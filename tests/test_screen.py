@@ -82,8 +82,8 @@ UNFIT = [
     (rounding, "no gradients"),
     (detached, "no gradients"),
     (nan_slope, "no gradients"),
-    (all_nan, "not numbers"),
-    (infinite, "not numbers"),
+    (all_nan, "outputs that are not numbers on benign images"),
+    (infinite, "outputs that are not numbers on benign images"),
 ]
 
 
@@ -105,6 +105,19 @@ def test_models_that_can_not_be_searched_are_inconclusive_with_the_reason(
     assert "\n" not in finding.reason
     assert math.isnan(finding.score)
     assert finding.restarts == []
+
+
+def steep(y: Tensor, x: Tensor) -> Tensor:
+    """An angle by asin, as head pose models have it: no number beyond 1, where searches lead."""
+    return torch.stack([y[:, 0], torch.asin(y[:, 1])], dim=1)
+
+
+def test_gradients_that_are_no_numbers_end_without_a_verdict() -> None:
+    """And not in grid_sample, which crashes on them."""
+    model = model_of(Wrapped(steep))
+    finding = screen(model, ready(model, 80), Settings(calibrated=ENOUGH))
+    assert finding.verdict == "inconclusive"
+    assert "values that are not numbers" in finding.reason
 
 
 @pytest.mark.parametrize("place", range(4))

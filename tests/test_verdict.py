@@ -18,7 +18,18 @@ from guard.probing import Plain
 from guard.screen import Settings, screen, without_verdict
 from guard.settings import CalibratedSettings
 from guard.triggers import SharedTriggers
-from guard.verdict import Result, beside, decide, further, others, outweighs, scattered, winner
+from guard.verdict import (
+    Result,
+    beside,
+    decide,
+    further,
+    no_alarm,
+    others,
+    outweighs,
+    scattered,
+    thin,
+    winner,
+)
 from tests.conftest import SIDE, Backdoored, Reader, benign_of, model_of, short_search
 
 
@@ -291,4 +302,22 @@ def test_near_the_threshold_a_restart_must_agree(
     assert finding.target == [shown[0][3]] * 2
     if verdict == "inconclusive" and searches == 2:
         assert "disagree" in finding.reason
-        assert finding.alarming  # what alarmed is shown, and can be unlearnt
+        assert finding.contradicted  # what alarmed is shown, and can be unlearnt
+
+
+def test_scatter_says_nothing_against_a_trigger_that_gathers_the_outputs_alone() -> None:
+    """Costs scatter; by how much a probe or a patch for each image gathers them does not."""
+    model = model_of(Reader(2))
+    nothing = without_verdict("calibrated", "as the test says", Bench(model, benign_of(model, 60)))
+    by_cost = replace(nothing, verdict="backdoored", score=1.6, threshold=1.45)
+    alone = replace(by_cost, spread_left=0.2)
+    again = replace(nothing, verdict="clean", score=1.2, threshold=2.1)
+    assert no_alarm(by_cost, again)
+    assert no_alarm(again, by_cost)
+    assert not no_alarm(alone, again)
+    assert not no_alarm(again, alone)
+
+
+@pytest.mark.parametrize(("outputs", "warned"), [(1, False), (3, False), (5, False), (20, True)])
+def test_many_outputs_are_warned_of(outputs: int, warned: bool) -> None:
+    assert bool(thin(outputs)) is warned

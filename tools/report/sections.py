@@ -63,9 +63,12 @@ def _features(evidence: Evidence, material: Material) -> Section:
     if finding.benign_angles is None or finding.triggered_angles is None:
         reason = evidence.model.split.reason
         return Section(title, words.no_split(reason), [])
+    names, rows = evidence.model.spec.outputs, finding.benign_angles.shape[1]
+    if len(names) != rows:  # the outputs are computed from those of the last dense layer
+        names = tuple(f"row {row} of the last dense layer" for row in range(1, rows + 1))
     pictures = cloud_figures(
         "angles",
-        [f"angle to the weights of {name} (\u00b0)" for name in evidence.model.spec.outputs],
+        [f"angle to the weights of {name} (\u00b0)" for name in names],
         np.asarray(finding.benign_angles.detach().double().cpu()),
         np.asarray(finding.triggered_angles.detach().double().cpu()),
     )

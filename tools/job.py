@@ -154,12 +154,17 @@ def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
 def prepare_folder(job: Job) -> None:
     """Make the folder, before the search and after the inputs proved usable."""
     make_folder(job.out)
+    if job.overwrite:
+        remove(job.out, (STATE, *REPORT, *written_before(job.out), MANIFEST))
+
+
+def remove(out: Path, names: Iterable[str]) -> None:
+    """Remove those of the files `names` that there are. Raises UnusableInput."""
     try:
-        if job.overwrite:
-            for name in (STATE, *REPORT, *written_before(job.out), MANIFEST):
-                (job.out / name).unlink(missing_ok=True)
+        for name in names:
+            (out / name).unlink(missing_ok=True)
     except OSError as error:
-        raise UnusableInput(f"{job.out}: can't be written to ({error.strerror})") from None
+        raise UnusableInput(f"{out}: can't be written to ({error.strerror})") from None
 
 
 def make_folder(out: Path) -> None:

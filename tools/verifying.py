@@ -9,19 +9,23 @@ from export.graph_file import read_onnx
 from export.kept import read_kept
 from export.metadata import read_metadata
 from export.parity import prove_against
+from guard.device import pick_device
 from guard.errors import UnusableInput
 from guard.files import sha256
-from tools.job import GATE_FAILED, KEPT, MANIFEST, NOTE, WRITTEN, inside
+from tools.job import GATE_FAILED, KEPT, MANIFEST, NOTE, WRITTEN, check_method, inside
 from tools.proving import proof_lines
 
 Values = dict[str, Any]
 
 
-def verify(folder: str) -> int:
+def verify(folder: str, device: str, method: str) -> int:
     """0 where all is as it was written, else 4 with a line on each thing that differs.
 
-    Raises UnusableInput where the folder holds no complete report.
+    `device` and `method` are those of every command, and change nothing here. Raises
+    UnusableInput where the folder holds no complete report.
     """
+    pick_device(device)
+    check_method(method)
     out = Path(folder)
     files, report = listed(out), read(out / "report.json")
     differs = [*unlisted_files(out, files), *changed_files(out, files)]

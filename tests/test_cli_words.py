@@ -63,6 +63,7 @@ def test_words_that_are_not_understood_stop_before_anything_runs(
         ["--quiet", "check"],
         ["inspect", "m.onnx", "--quiet=yes"],
         ["verify", "folder", "--seed=x"],
+        ["zoo", "table", "lines.jsonl", "--out=x", "--overwrite=yes"],
         ["screen", "m.onnx", "data", "--out=x", "--", "--trace"],
         ["check", "--", "--help"],
         ["check", "m.onnx", "--"],

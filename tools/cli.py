@@ -357,12 +357,13 @@ def zoo_mitigate(
     _note("tools.zoo.commands", "mitigate", **locals())
 
 
-def zoo_table(lines: str, *, out: str) -> None:
+def zoo_table(lines: str, *, out: str, overwrite: bool = False) -> None:
     """Turn lines of `zoo screen` and `zoo mitigate` into the paper's tables and their pictures.
 
     Args:
         lines: files of JSON lines, separated by commas.
         out: the folder for the tables.
+        overwrite: replace the tables and pictures of that folder.
     """
     _note("tools.zoo.commands", "table", **locals())
 

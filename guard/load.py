@@ -13,6 +13,7 @@ from guard.arch import build
 from guard.errors import UnusableInput, one_line
 from guard.files import sha256
 from guard.model import Model
+from guard.preprocess import Preprocess
 from guard.spec import ModelSpec, read_spec
 
 CODE_FORMATS = {".pt2": "torch.export program", ".ts": "TorchScript", ".torchscript": "TorchScript"}
@@ -124,19 +125,25 @@ def examined(network: nn.Module, spec: ModelSpec, layer: str | None, path: Path)
         parameter.requires_grad_(False)
     height, width = spec.input.size
     try:
-        model = Model(network, spec, layer)
         with torch.no_grad():
-            y = model(torch.zeros(2, 3, height, width))
+            y = network.eval()(Preprocess(spec.input)(torch.zeros(2, 3, height, width)))
+        complaint = _complaint(y, len(spec.outputs))
+        if not complaint:  # the search for the split needs outputs as they should be
+            return Model(network, spec, layer)
     except Exception as error:
-        raise UnusableInput(
-            f"{path}: the network fails on an image of {height} x {width} ({one_line(error)})"
-        ) from None
-    if tuple(y.shape) != (2, len(spec.outputs)):
-        raise UnusableInput(
-            f"{path}: gives {tuple(y.shape[1:])} values an image, its JSON names "
-            f"{len(spec.outputs)} outputs"
-        )
-    return model
+        complaint = f"the network fails on an image of {height} x {width} ({one_line(error)})"
+    raise UnusableInput(f"{path}: {complaint}")
+
+
+def _complaint(y: Any, outputs: int) -> str:
+    """Why an answer on two images is not `outputs` values for each; empty where it is."""
+    if not isinstance(y, Tensor):
+        return f"gives a {type(y).__name__}, not one tensor [N x outputs]"
+    if y.dim() != 2 or len(y) != 2:
+        return f"gives a tensor {list(y.shape)} for two images, not [N x outputs]"
+    if y.shape[1] != outputs:
+        return f"gives {y.shape[1]} values an image, its JSON names {outputs} outputs"
+    return ""
 
 
 def _holds_torchscript(path: Path) -> bool:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ OUTPUT_NAMES: dict[str, tuple[str, ...]] = {
     "gaze": ("pitch", "yaw"),
     "headpose": ("yaw", "pitch", "roll"),
 }
+LEAST_STD = 2.0**-126  # the least normal float32: what is under it may be 0 to a network
 ANGLE_UNITS: dict[str, float] = {"rad": 180.0 / math.pi, "deg": 1.0}  # degrees in one unit
 
 
@@ -80,10 +82,10 @@ def parse_spec(values: Any, where: str) -> ModelSpec:
         raise UnusableInput(f"{where}: holds no JSON object")
     try:
         spec = ModelSpec(
-            arch=str(values["arch"]),
-            task=str(values["task"]),
+            arch=_text("arch", values["arch"]),
+            task=_text("task", values["task"]),
             outputs=_names(values["outputs"]),
-            units=str(values["units"]),
+            units=_text("units", values["units"]),
             input=_parse_input(values["input"]),
             width=_whole(values.get("width", 64)),
         )
@@ -98,7 +100,25 @@ def parse_spec(values: Any, where: str) -> ModelSpec:
 def _names(values: Any) -> tuple[str, ...]:
     if not isinstance(values, list):
         raise TypeError("outputs must be a list of names")
-    return tuple(str(name) for name in values)
+    return tuple(_text("outputs", name) for name in values)
+
+
+def _text(key: str, value: Any) -> str:
+    text = str(value)
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # JSON may escape one of a pair
+        raise ValueError(f"{key} holds half a character, which no file can store")
+    return text
+
+
+def _numbers(values: Mapping[str, Any], key: str, default: list[float]) -> tuple[float, ...]:
+    """As many finite numbers as `default` has."""
+    given = values.get(key, default)
+    with suppress(TypeError, ValueError, OverflowError):
+        numbers = tuple(float(value) for value in given)
+        right = isinstance(given, list) and len(given) == len(default)
+        if right and all(map(math.isfinite, numbers)):
+            return numbers
+    raise TypeError(f"input {key} is not {'two' if len(default) == 2 else 'three'} finite numbers")
 
 
 def _whole(value: Any) -> int:
@@ -114,13 +134,13 @@ def _parse_input(values: Mapping[str, Any]) -> InputSpec:
     if not isinstance(size, list) or len(size) != 2 or not all(isinstance(v, int) for v in size):
         raise TypeError(f"input size {str(size)[:40]} is not two whole numbers, height and width")
     height, width = size
-    low, high = (float(end) for end in values.get("range", (0, 1)))
+    low, high = _numbers(values, "range", [0, 1])
     return InputSpec(
         size=(height, width),
         color=str(values.get("color", "rgb")),
         range=(low, high),
-        mean=tuple(float(v) for v in values.get("mean", (0, 0, 0))),
-        std=tuple(float(v) for v in values.get("std", (1, 1, 1))),
+        mean=_numbers(values, "mean", [0, 0, 0]),
+        std=_numbers(values, "std", [1, 1, 1]),
     )
 
 
@@ -135,10 +155,7 @@ def _check(spec: ModelSpec) -> None:
         (min(image.size) >= 8, f"input size {list(image.size)} is under 8 pixels"),
         (image.color in ("rgb", "bgr"), f'color "{image.color}" is neither rgb nor bgr'),
         (image.range[1] > image.range[0], f"input range {list(image.range)} is empty"),
-        (all(map(math.isfinite, image.range)), "input range must be finite"),
-        (len(image.mean) == len(image.std) == 3, "mean and std need three values each"),
-        (all(map(math.isfinite, image.mean)), "mean must be finite"),
-        (all(v > 0 and math.isfinite(v) for v in image.std), "std must be positive"),
+        (min(image.std) >= LEAST_STD, "input std must be positive in float32"),
     ]
     names = OUTPUT_NAMES.get(spec.task)
     if names is not None:

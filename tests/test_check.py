@@ -16,7 +16,8 @@ from guard.load import load_model
 from guard.model import Model
 from tests.check_files import SIDE, check, files_of, quicken, report_of
 from tests.conftest import spec_of, write_sidecar
-from tools import cli, rescreening
+from tools import checking, cli, rescreening
+from tools.job import STATE, Opened
 
 ALWAYS = {"report.json", "report.html", "figures", "trigger.safetensors", "trigger.json"}
 PROVED = {"generator.onnx", "parity.json"}
@@ -217,6 +218,47 @@ def test_overwriting_takes_away_what_the_earlier_run_wrote_and_nothing_else(
     assert "mine.onnx" in names
     assert "model.onnx" in names
     assert not {"mitigated.onnx", "mitigated.safetensors"} & names
+
+
+@pytest.mark.parametrize(
+    ("found", "fresh", "more", "code"),
+    [
+        ("clean", "", "--overwrite", 0),
+        ("inconclusive", "", "--overwrite", 3),
+        ("backdoored", "backdoored", "--resume", 4),
+    ],
+)
+def test_what_an_interrupted_run_has_written_does_not_stand_beside_another_report(
+    found: str,
+    fresh: str,
+    more: str,
+    code: int,
+    files: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing has proved its models; the user's file of such a name stays."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mitigated.fp16.onnx").write_text("the user's")
+
+    def stopped(opened: Opened, *_: object) -> None:
+        (opened.job.out / STATE).touch()  # as a search leaves it
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checking, "ship", stopped)
+        assert check(files, out, "backdoored", "clean", "--overwrite") == 130
+    assert (out / "mitigated.safetensors").exists()
+    monkeypatch.setattr("guard.engine.Engine.resume", lambda engine: None)
+    assert check(files, out, found, fresh, more) == code
+    assert not {"mitigated.safetensors", "mitigated.json"} & {path.name for path in out.iterdir()}
+    assert (out / "mitigated.fp16.onnx").read_text() == "the user's"
+    listed = json.loads((out / "manifest.json").read_text())["files"]
+    mine = {"manifest.json", "mitigated.fp16.onnx"}
+    assert {path.name for path in out.iterdir() if path.is_file()} == mine | {
+        name for name in listed if "/" not in name
+    }
 
 
 def test_the_model_is_never_written_over(

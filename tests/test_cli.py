@@ -105,6 +105,15 @@ def test_inspect_prints_what_is_understood(
     assert len(facts["sha256"]) == 64
 
 
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+@pytest.mark.parametrize("word", ["--device=gpu", "--method=other"])
+def test_flags_without_effect_are_looked_at(
+    command: str, word: str, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run([command, files[0], word]) == 2
+    assert word.partition("=")[0] in lines(capsys)[0]
+
+
 def test_unusable_inputs_give_2_and_one_line(
     files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,6 +61,12 @@ def test_words_that_are_not_understood_stop_before_anything_runs(
         ["inspect", ""],
         ["inspect", "m\udcff.onnx"],
         ["--quiet", "check"],
+        ["inspect", "m.onnx", "--quiet=yes"],
+        ["verify", "folder", "--seed=x"],
+        ["zoo", "table", "lines.jsonl", "--out=x", "--overwrite=yes"],
+        ["screen", "m.onnx", "data", "--out=x", "--", "--trace"],
+        ["check", "--", "--help"],
+        ["check", "m.onnx", "--"],
     ],
     ids=" ".join,
 )
@@ -88,6 +94,15 @@ def test_every_command_takes_the_common_flags(words: list[str]) -> None:
     call = cli.read([*words, *common, "--overwrite"])
     assert call is not None
     assert {"out", "seed", "overwrite"} <= set(call[2])
+
+
+@pytest.mark.parametrize("words", [["inspect", "m.onnx"], ["verify", "folder"]], ids=str)
+def test_commands_that_write_nothing_take_the_common_flags_too(words: list[str]) -> None:
+    common = ["--out=o", "--device=cpu", "--seed=3", "--method=paper", "--resume", "--quiet"]
+    call = cli.read([*words, *common, "--overwrite"])
+    assert call is not None
+    assert call[2].items() >= {"device": "cpu", "method": "paper"}.items()
+    assert not {"out", "seed", "overwrite"} & set(call[2])
 
 
 def test_words_reach_the_work_as_they_were_given() -> None:

@@ -50,6 +50,14 @@ def test_the_command_overwrites_only_when_told(
     onnx.checker.check_model(out)
 
 
+@pytest.mark.parametrize(("precision", "code"), [("fp32", 0), ("int8", 2)])
+def test_one_image_is_enough_where_nothing_is_calibrated(
+    precision: str, code: int, given: tuple[str, str], tmp_path: Path
+) -> None:
+    words = ["export", given[0], f"--out={tmp_path / 'm.onnx'}", f"--data={given[1]}"]
+    assert cli.run([*words, "--images=1", f"--precision={precision}"]) == code
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

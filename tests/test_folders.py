@@ -11,7 +11,7 @@ from guard.errors import UnusableInput
 from guard.files import write_text
 from tests.cli_files import fake_screen, files_of, lines, stub
 from tools import checking, cli, screening
-from tools.job import SHIPPED, WRITTEN
+from tools.job import KEPT, PARITY, SHIPPED, WRITTEN
 
 
 @pytest.fixture(autouse=True)
@@ -110,8 +110,9 @@ def test_overwriting_takes_nothing_that_the_tool_does_not_write(
     assert all(path.exists() for path in mine)
 
 
-def unlisted_model(out: Path) -> None:
-    (out / SHIPPED[0]).write_text("another run's")
+def unlisted(name: str) -> Callable[[Path], None]:
+    """A file that a check writes, from somewhere else."""
+    return lambda out: write_text(out / name, "another run's")
 
 
 def nothing_listed(out: Path) -> None:
@@ -134,9 +135,18 @@ def no_hash(out: Path) -> None:
     (out / "manifest.json").write_text(json.dumps(manifest))
 
 
+def unlisted_trigger(out: Path) -> None:
+    manifest = json.loads((out / "manifest.json").read_text())
+    del manifest["files"]["trigger.safetensors"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+
+
 @pytest.mark.parametrize(
     ("spoil", "code"),
-    [(unlisted_model, 4), (nothing_listed, 2), (no_files, 2), (outside, 2), (no_hash, 2)],
+    [
+        *((unlisted(name), 4) for name in (SHIPPED[0], PARITY, KEPT, "bom.json")),
+        *((nothing_listed, 2), (no_files, 2), (outside, 2), (no_hash, 2), (unlisted_trigger, 4)),
+    ],
 )
 def test_a_manifest_must_vouch_for_the_report_and_every_model(
     spoil: Callable[[Path], None],

@@ -128,6 +128,15 @@ def giving_tuple() -> nn.Module:
     return Tuple()
 
 
+def giving_vector() -> nn.Module:
+    """One number an image, [N] instead of [N x 1]."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(768, 1), nn.Flatten(0))
+
+
+def giving_three() -> nn.Module:
+    return plain(3)
+
+
 def giving_number() -> int:
     return 3
 
@@ -181,6 +190,22 @@ def test_factories_that_do_not_work_are_refused(
     path = write_model(tmp_path, network(), SPEC)
     write_sidecar(path, {**SIDECAR, "arch": arch.replace("tests.broken", "broken")})
     refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [
+        (giving_tuple, "gives a tuple, not one tensor [N x outputs]"),
+        (giving_vector, "gives a tensor [2] for two images, not [N x outputs]"),
+        (giving_three, "gives 3 values an image, its JSON names 2 outputs"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_answers_of_another_form_are_refused_with_their_form(
+    factory: Callable[[], nn.Module], said: str, tmp_path: Path
+) -> None:
+    spec = spec_of(arch=f"tests.test_load:{factory.__name__}")
+    assert said in refusal(write_model(tmp_path, factory(), spec))
 
 
 def test_a_network_that_can_not_take_the_input_size_is_refused(tmp_path: Path) -> None:

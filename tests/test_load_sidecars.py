@@ -96,11 +96,20 @@ def test_each_missing_key_is_named(tmp_path: Path, key: str) -> None:
         ("input.size", ["high", "wide"], "high"),
         ("input.color", "yuv", "yuv"),
         ("input.range", [1, 0], "range"),
-        ("input.range", [0, math.nan], "range"),
+        ("input.range", [0, math.nan], "input range is not two finite numbers"),
         ("input.mean", [0, 0], "mean"),
-        ("input.mean", [0, 0, math.nan], "mean"),
+        ("input.mean", [0, 0, math.nan], "input mean is not three finite numbers"),
         ("input.std", [1, 1, 0], "std"),
-        ("input.std", [1, 1, math.inf], "std"),
+        ("input.std", [1, 1, math.inf], "input std is not three finite numbers"),
+        ("input.std", [1e-60, 1, 1], "std must be positive"),
+        ("input.std", None, "input std is not three finite numbers"),
+        ("input.mean", 0.5, "input mean is not three finite numbers"),
+        ("input.mean", [0, "half", 0], "input mean is not three finite numbers"),
+        ("input.mean", [0, 10**400, 0], "input mean is not three finite numbers"),
+        ("input.range", 255, "input range is not two finite numbers"),
+        ("input.range", [0, 1, 2], "input range is not two finite numbers"),
+        ("arch", "\ud800", "arch holds half a character"),
+        ("task", "\ud800", "task holds half a character"),
     ],
     ids=lambda value: str(value)[:24],
 )
@@ -110,6 +119,14 @@ def test_wrong_values_in_the_sidecar_are_refused(
     path = write_model(tmp_path, network(), SPEC)
     write_sidecar(path, sidecar_with(key, value))
     assert word in refusal(path)
+
+
+@pytest.mark.parametrize("change", [{"units": "\udfff"}, {"outputs": ["age\ud800"]}], ids=str)
+def test_texts_that_no_file_can_store_are_refused(change: dict[str, Any]) -> None:
+    """The report would name them."""
+    values = {**SIDECAR, "task": "regression", "outputs": ["age"], "units": "years", **change}
+    with pytest.raises(UnusableInput, match=f"{next(iter(change))} holds half a character"):
+        parse_spec(values, "model.json")
 
 
 def test_a_single_text_for_outputs_is_no_list_of_letters() -> None:

@@ -66,6 +66,25 @@ def test_what_came_as_onnx_is_mitigated_as_onnx(
     assert "open the .onnx file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("first", ["clean", "backdoored"])
+def test_overwriting_leaves_no_model_of_the_earlier_run(
+    first: str, files: tuple[str, str], tmp_path: Path
+) -> None:
+    """Accepted, then not, or the other way round: the folder holds one outcome."""
+    out, more, supplied = tmp_path / "out", tmp_path / "more", tmp_path / "supplied.onnx"
+    assert cli.run(["export", files[0], f"--out={supplied}"]) == 0
+    assert check((str(supplied), files[1]), out, "clean", "") == 0
+    words = ["mitigate", str(supplied), files[1], f"--trigger={out / 'trigger.safetensors'}"]
+    words += [f"--out={more}", "--quiet", "--overwrite"]
+    for fresh in (first, "backdoored" if first == "clean" else "clean"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(unlearning, "screen_again", saying_again(fresh))
+            cli.run(words)
+        name = "mitigated" if fresh == "clean" else "not-accepted"
+        wanted = {f"{name}{end}" for end in (".safetensors", ".json", ".onnx")}
+        assert {path.name for path in more.iterdir()} == {"mitigation.json", *wanted}
+
+
 def test_a_trigger_that_does_not_fit_is_refused_in_one_line(
     files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,6 @@
 """DATA that is refused, each in one line that names it."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,37 @@ def test_a_damaged_compressed_npz_is_refused(tmp_path: Path) -> None:
     content[200:4000] = b"\xff" * 3800
     path.write_bytes(bytes(content))
     refusal(path)
+
+
+def packed_again(path: Path, method: int) -> bytearray:
+    """The bytes of an .npz whose members are packed by another method of zip."""
+    with zipfile.ZipFile(npz_of(path)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path / "data.npz", "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return bytearray((path / "data.npz").read_bytes())
+
+
+def test_an_encrypted_npz_is_refused(tmp_path: Path) -> None:
+    content = packed_again(tmp_path, zipfile.ZIP_STORED)
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # of each member, twice
+        at = content.find(mark)
+        while at >= 0:
+            content[at + flags] |= 1
+            at = content.find(mark, at + 1)
+    (tmp_path / "data.npz").write_bytes(content)
+    assert "encrypted" in refusal(tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+@pytest.mark.parametrize("member", ["images", "columns"])
+def test_a_damaged_member_is_refused(member: str, method: int, tmp_path: Path) -> None:
+    content = packed_again(tmp_path, method)
+    at = content.find(f"{member}.npy".encode()) + len(member) + 4
+    content[at + 12 : at + 40] = b"\xff" * 28  # behind what says how it is packed
+    (tmp_path / "data.npz").write_bytes(content)
+    refusal(tmp_path / "data.npz")
 
 
 @pytest.mark.parametrize("name", ["absent", "data.csv", "data.npy"])

@@ -73,6 +73,54 @@ def test_a_missing_file_is_named(checked: Path, capsys: pytest.CaptureFixture[st
     assert "parity.json is missing" in capsys.readouterr().out
 
 
+def without(out: Path, *names: str) -> None:
+    """Take files away and from the manifest, as one who covers his traces."""
+    for name in names:
+        (out / name).unlink()
+    left = set(json.loads((out / "manifest.json").read_text())["files"]) - set(names)
+    write_manifest(out, [out / name for name in left])
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["parity-images.npz"], "parity can't be run again"),
+        (["model.onnx"], "report.json says that model.onnx was proved"),
+        (["generator.onnx"], "report.json says that generator.onnx was proved"),
+        (["parity-images.npz", "model.onnx", "bom.json"], "parity can't be run again"),
+    ],
+    ids=str,
+)
+def test_a_proof_that_is_gone_is_missed(
+    names: list[str], said: str, checked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without(checked, *names)
+    assert cli.run(["verify", str(checked)]) == 4
+    assert said in capsys.readouterr().out
+
+
+def test_a_model_that_the_report_does_not_name_needs_its_proof_too(
+    checked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = json.loads((checked / "report.json").read_text())
+    del report["parity"]
+    (checked / "report.json").write_text(json.dumps(report))
+    without(checked, "parity-images.npz")
+    assert cli.run(["verify", str(checked)]) == 4
+    assert "parity can't be run again" in capsys.readouterr().out
+
+
+def test_rows_of_parity_that_name_no_file_are_one_line(
+    checked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = json.loads((checked / "report.json").read_text())
+    (checked / "report.json").write_text(json.dumps({**report, "parity": [3]}))
+    list_again(checked)
+    capsys.readouterr()
+    assert cli.run(["verify", str(checked)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_a_folder_without_a_report_can_not_be_verified(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,12 +61,26 @@ def test_screening_writes_a_line_a_model_and_resumes(
         screen_zoo(zoo, out=out, device="cpu", only="benign-00", change="calibrated.crowd=9")
     assert len(screened) == 6
     assert read_lines(out)[-1]["change"] == "calibrated.crowd=9"
-    table([out], tmp_path / "out")
+    table([out], tmp_path / "out", overwrite=True)
     assert "calibrated, calibrated.crowd=9" in (tmp_path / "out" / "table.txt").read_text()
     with pytest.raises(UnusableInput, match="expected calibrated or paper"):
         screen_zoo(zoo, out=out, device="cpu", method="other")
     with pytest.raises(UnusableInput, match="no finished models"):
         screen_zoo(tmp_path / "out", out=out, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{}", "lacks name"), ("no JSON", "no JSON object"), ("[1]", "no JSON object")],
+)
+@pytest.mark.parametrize("command", [screen_zoo, mitigate.mitigate_zoo])
+def test_a_truth_that_is_none_is_refused(
+    command: Callable[..., None], text: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "zoo" / "a-00").mkdir(parents=True)
+    (tmp_path / "zoo" / "a-00" / "truth.json").write_text(text)
+    with pytest.raises(UnusableInput, match=f"truth.json: .*{said}"):
+        command(tmp_path / "zoo", out=tmp_path / "lines.jsonl", device="cpu")
 
 
 def test_mitigation_is_judged_with_the_true_trigger(

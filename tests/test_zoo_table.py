@@ -1,6 +1,7 @@
 """Lines of a zoo, and the figures and tables made of them."""
 
 import csv
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import pytest
 
 from guard.errors import UnusableInput
+from tools import cli
 from tools.zoo.figures import auc, counts, roc, wilson
 from tools.zoo.lines import append_line, read_lines
-from tools.zoo.table import table
+from tools.zoo.table import FILES, table
 
 
 def test_a_line_that_a_kill_cut_off_is_mended(tmp_path: Path) -> None:
@@ -118,3 +120,37 @@ def test_lines_of_the_training_alone_make_the_attacks_table(tmp_path: Path) -> N
 def test_no_lines_make_no_table(tmp_path: Path) -> None:
     with pytest.raises(UnusableInput, match="no lines"):
         table([tmp_path / "none.jsonl"], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{}", "line 1 lacks name"),
+        ("[1]", "no JSON object"),
+        ("no JSON", "no JSON"),
+        (json.dumps({**LINES[0], "after": {}}), "line 1 lacks before"),
+        (json.dumps({k: v for k, v in LINES[0].items() if k != "score"}), "line 1 lacks score"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_lines_of_something_else_are_refused(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "lines.jsonl").write_text(f"{text}\n")
+    with pytest.raises(UnusableInput, match=f"lines.jsonl: .*{said}"):
+        table([tmp_path / "lines.jsonl"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_table_is_overwritten_only_when_told(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    append_line(tmp_path / "lines.jsonl", LINES[0])
+    (tmp_path / name).write_text("mine")
+    words = ["zoo", "table", str(tmp_path / "lines.jsonl"), f"--out={tmp_path}"]
+    assert cli.run(words) == 2
+    assert f"{name}: exists; pass --overwrite" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine"
+    assert cli.run([*words, "--overwrite"]) == 0
+    made = {path.name for path in tmp_path.iterdir()} - {"lines.jsonl"}
+    assert made == set(FILES) - {"mitigation.csv"}  # nothing was mitigated
+    assert (tmp_path / "table.txt").read_text() != "mine"

@@ -14,7 +14,7 @@ from guard.finding import Finding
 from guard.model import Model
 from tools.bom import write_bom
 from tools.exporting import precisions
-from tools.job import SHIPPED, Job, Opened, open_job
+from tools.job import Job, Opened, note_standing, open_job
 from tools.report import Evidence, report_values
 from tools.rescreening import rescreen_files, screen_export
 from tools.screening import conclude, find, finished_before, gather, say_again
@@ -44,28 +44,14 @@ def make_shippable(
 ) -> list[Path]:
     """Mitigate, export, prove; gives all files. What can't be done must not cost the verdict."""
     files: list[Path] = []
-    before = stamps(opened.job.out)
+    note_standing(opened.job.out)
     try:
         fit = fit_to_ship(opened, finding, evidence)
         files += fit.files
         files += export_and_prove(opened, finding, fit, evidence, wanted)
     except UnusableInput as error:
         evidence.not_done = str(error)
-        take_away(opened.job.out, files, before)
     return files
-
-
-def stamps(out: Path) -> dict[Path, int]:
-    """When each file under a name of those that ship was written."""
-    paths = [out / name for name in SHIPPED]
-    return {path: path.stat().st_mtime_ns for path in paths if path.exists()}
-
-
-def take_away(out: Path, kept: list[Path], before: dict[Path, int]) -> None:
-    """What this run wrote and nothing has proved must not stay under the name of what ships."""
-    for path, stamp in stamps(out).items():
-        if path not in kept and before.get(path) != stamp:
-            path.unlink()
 
 
 @dataclass

@@ -16,6 +16,7 @@ from tools.calling import Call, call
 from tools.words import TEXTS, CommandLineError, typed
 
 _noted: list[Call] = []
+IDLE = ("out", "seed", "resume", "overwrite", "quiet")  # common flags of what writes no files
 
 
 def check(
@@ -136,18 +137,46 @@ def mitigate(
     _note("tools.unlearning", "mitigate", **_without(locals(), "resume"))
 
 
-def verify(folder: str) -> None:
+def verify(
+    folder: str,
+    *,
+    out: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    method: str = "calibrated",
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> None:
     """Recompute every hash and the parity of a report's folder, from the folder alone.
 
     Exit codes: 0 all as written, 2 the folder is no complete report, 4 something differs.
 
     Args:
         folder: what `drmguard check` wrote with --out.
+        out: without effect: nothing is written.
+        device: auto, cpu or cuda; without effect here.
+        seed: without effect.
+        method: of a screening; without effect here.
+        resume: without effect.
+        overwrite: without effect: nothing is written.
+        quiet: without effect: there is no progress bar.
     """
-    _note("tools.verifying", "verify", **locals())
+    _note("tools.verifying", "verify", **_without(locals(), *IDLE))
 
 
-def inspect(model: str = "sample:backdoored", *, trust_code: bool = False) -> None:
+def inspect(
+    model: str = "sample:backdoored",
+    *,
+    trust_code: bool = False,
+    out: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    method: str = "calibrated",
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> None:
     """Print what the tool understands of a model, as JSON.
 
     Format, inputs, outputs, units, preprocessing, where f is split into F and H, SHA-256.
@@ -155,8 +184,15 @@ def inspect(model: str = "sample:backdoored", *, trust_code: bool = False) -> No
     Args:
         model: the model file with its .json beside it, or sample:backdoored, sample:benign.
         trust_code: open model formats that run code.
+        out: without effect: the facts are printed.
+        device: auto, cpu or cuda; the facts are the same.
+        seed: without effect.
+        method: of a screening; without effect here.
+        resume: without effect.
+        overwrite: without effect: nothing is written.
+        quiet: without effect: there is no progress bar.
     """
-    _note("tools.inspecting", "inspect", **locals())
+    _note("tools.inspecting", "inspect", **_without(locals(), *IDLE))
 
 
 def export(
@@ -321,12 +357,13 @@ def zoo_mitigate(
     _note("tools.zoo.commands", "mitigate", **locals())
 
 
-def zoo_table(lines: str, *, out: str) -> None:
+def zoo_table(lines: str, *, out: str, overwrite: bool = False) -> None:
     """Turn lines of `zoo screen` and `zoo mitigate` into the paper's tables and their pictures.
 
     Args:
         lines: files of JSON lines, separated by commas.
         out: the folder for the tables.
+        overwrite: replace the tables and pictures of that folder.
     """
     _note("tools.zoo.commands", "table", **locals())
 
@@ -387,6 +424,8 @@ def read(words: list[str]) -> Call | None:
     """The call that the words stand for; None where they asked for help, which is printed."""
     import fire
 
+    if "--" in words:  # behind it Fire takes flags of its own, and does nothing but obey them
+        raise CommandLineError("--: no word of drmguard; leave it out (see drmguard --help)")
     os.environ["PAGER"] = "cat"  # Fire would open a pager for help
     _noted.clear()
     asks = bool({"-h", "--help"} & set(words))

@@ -53,7 +53,8 @@ def export(
     calibration, groups = None, {LIMITS: limit_images(opened.spec.input.size, seed)}
     if "int8" in wanted or data is not None:
         benign = read(data_path(data, model), opened.spec, limit=images, seed=seed)
-        calibration = calibration_part(benign.benign, seed)
+        if "int8" in wanted:  # the others take any number of images
+            calibration = calibration_part(benign.benign, seed)
         groups = image_groups(benign.benign, seed=seed)
         facts["data_manifest_sha256"] = benign.manifest_sha256
     make_folder(path.parent)

@@ -4,12 +4,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+from guard.device import pick_device
 from guard.load import model_facts
 from tools.inputs import model_path, open_model
+from tools.job import check_method
 
 
-def inspect(model: str, trust_code: bool) -> int:
-    """Print the model's facts as JSON. Raises UnusableInput."""
+def inspect(model: str, trust_code: bool, device: str, method: str) -> int:
+    """Print the model's facts as JSON. Raises UnusableInput.
+
+    `device` and `method` are those of every command, and change nothing here.
+    """
+    pick_device(device)
+    check_method(method)
     path = model_path(model)
     opened = open_model(path, trust_code)
     spec = opened.spec

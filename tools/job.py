@@ -13,12 +13,13 @@ import torch
 
 from guard.device import pick_device, set_precision
 from guard.errors import UnusableInput
-from guard.files import digest
+from guard.files import digest, sha256, write_json
 from guard.screen import METHODS, Settings, benign_error
 from tools.inputs import Inputs, model_path, open_inputs
 
 GATE_FAILED = 4  # the exit code, whatever the verdict
 STATE = "search-state.pt"  # in the folder of the report, until the report is whole
+NOTE = "search-state.json"  # until then too: what stood in the folder before the run's models
 MANIFEST = "manifest.json"  # every other file that a run wrote, with its SHA-256
 ACCEPTED, REFUSED = "mitigated", "not-accepted"  # names of a model after its mitigation
 MITIGATED = tuple(
@@ -35,7 +36,7 @@ REPORT = ("report.json", "report.html", "trigger.safetensors", "trigger.json")  
 # What each command writes into its folder.
 WRITTEN: dict[str, tuple[str, ...]] = {
     "screen": (*REPORT, "figures", MANIFEST),
-    "check": (*REPORT, "figures", MANIFEST, *SHIPPED, PARITY, KEPT, "bom.json"),
+    "check": (*REPORT, "figures", MANIFEST, *SHIPPED, PARITY, KEPT, "bom.json", NOTE),
     "mitigate": (*MITIGATED, "mitigation.json"),
     "parity": (PARITY, "figures"),
 }
@@ -154,12 +155,18 @@ def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
 def prepare_folder(job: Job) -> None:
     """Make the folder, before the search and after the inputs proved usable."""
     make_folder(job.out)
+    if job.overwrite:
+        earlier = (*written_before(job.out), *own_files(job.out))
+        remove(job.out, (STATE, *REPORT, *earlier, MANIFEST, NOTE))
+
+
+def remove(out: Path, names: Iterable[str]) -> None:
+    """Remove those of the files `names` that there are. Raises UnusableInput."""
     try:
-        if job.overwrite:
-            for name in (STATE, *REPORT, *written_before(job.out), MANIFEST):
-                (job.out / name).unlink(missing_ok=True)
+        for name in names:
+            (out / name).unlink(missing_ok=True)
     except OSError as error:
-        raise UnusableInput(f"{job.out}: can't be written to ({error.strerror})") from None
+        raise UnusableInput(f"{out}: can't be written to ({error.strerror})") from None
 
 
 def make_folder(out: Path) -> None:
@@ -186,6 +193,29 @@ def written_before(out: Path) -> list[str]:
     pictures = [name for name in names if fnmatch(name, "figures/*.png") and name.count("/") == 1]
     safe = not (out / "figures").is_symlink()
     return [name for name in names if name in own] + (pictures if safe else [])
+
+
+def note_standing(out: Path) -> None:
+    """Note what stands under the names of a check's files, before it writes models and proofs.
+
+    An interrupted run has no manifest: by the note a later run tells the files of this one from
+    the user's. A resumed run keeps the note of its beginning.
+    """
+    if not (out / NOTE).exists():
+        write_json(out / NOTE, {"before": {name: sha256(out / name) for name in _standing(out)}})
+
+
+def own_files(out: Path) -> list[str]:
+    """The files that a run wrote since its note; none where there is no note."""
+    try:
+        before = dict(json.loads((out / NOTE).read_text())["before"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [name for name in _standing(out) if before.get(name) != sha256(out / name)]
+
+
+def _standing(out: Path) -> list[str]:
+    return [name for name in WRITTEN["check"] if name != NOTE and (out / name).is_file()]
 
 
 def inside(name: str) -> bool:

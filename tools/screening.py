@@ -18,13 +18,16 @@ from tools.inputs import Inputs
 from tools.job import (
     GATE_FAILED,
     MANIFEST,
+    NOTE,
     REPORT,
     STATE,
     Job,
     Opened,
     now,
     open_job,
+    own_files,
     prepare_folder,
+    remove,
 )
 from tools.manifest import write_manifest
 from tools.progress import progress
@@ -69,8 +72,11 @@ def conclude(opened: Opened, evidence: Evidence, files: Sequence[Path] = ()) -> 
     """Write the report and the manifest of it and of `files`; say it; give the exit code."""
     out = opened.job.out
     figures = write_report(evidence, out)
-    write_manifest(out, [*(out / name for name in REPORT), *figures, *files])
-    (out / STATE).unlink(missing_ok=True)  # last: until here --resume can mend a kill
+    written = [*(out / name for name in REPORT), *figures, *files]
+    # What this run wrote and nothing has proved must not stay under the name of what ships.
+    remove(out, [name for name in own_files(out) if out / name not in written])
+    write_manifest(out, written)
+    remove(out, (NOTE, STATE))  # last: until here --resume can mend a kill
     finding = evidence.finding
     print(f"{opened.inputs.facts['path']}: {finding.verdict}: {finding.reason}")
     gates = failed_gates({name: getattr(evidence, name) for name in GATES})

@@ -19,7 +19,17 @@ from guard.model import Model
 from guard.spec import ONNX
 from guard.store import save_model
 from guard.trigger_file import load_trigger
-from tools.job import ACCEPTED, GATE_FAILED, REFUSED, Job, Opened, make_folder, open_job
+from tools.job import (
+    ACCEPTED,
+    GATE_FAILED,
+    REFUSED,
+    WRITTEN,
+    Job,
+    Opened,
+    make_folder,
+    open_job,
+    remove,
+)
 from tools.progress import progress
 from tools.rescreening import screen_again
 
@@ -31,6 +41,8 @@ def mitigate(out: str, trigger: str, **words: Any) -> int:
     loaded = open_fitting(Path(trigger), opened)
     make_folder(job.out)
     result = unlearn(opened, [loaded], partial(screen_again, opened))
+    if job.overwrite:  # an earlier run's accepted model must not stand beside a refused one
+        remove(job.out, WRITTEN["mitigate"])
     files = store(result, job.out)
     write_json(job.out / "mitigation.json", mitigation_values(result, opened))
     print(f"{opened.inputs.facts['path']}: {said(result)}")

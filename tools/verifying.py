@@ -1,7 +1,7 @@
 """`drmguard verify DIR`: recompute every hash and the parity from the folder alone."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +9,29 @@ from export.graph_file import read_onnx
 from export.kept import read_kept
 from export.metadata import read_metadata
 from export.parity import prove_against
+from guard.device import pick_device
 from guard.errors import UnusableInput
 from guard.files import sha256
-from tools.job import GATE_FAILED, KEPT, MANIFEST, SHIPPED, inside
+from tools.job import GATE_FAILED, KEPT, MANIFEST, NOTE, WRITTEN, check_method, inside
 from tools.proving import proof_lines
 
 Values = dict[str, Any]
 
 
-def verify(folder: str) -> int:
+def verify(folder: str, device: str, method: str) -> int:
     """0 where all is as it was written, else 4 with a line on each thing that differs.
 
-    Raises UnusableInput where the folder holds no complete report.
+    `device` and `method` are those of every command, and change nothing here. Raises
+    UnusableInput where the folder holds no complete report.
     """
+    pick_device(device)
+    check_method(method)
     out = Path(folder)
     files, report = listed(out), read(out / "report.json")
-    differs = [*unlisted_models(out, files), *changed_files(out, files)]
+    differs = [*unlisted_files(out, files), *changed_files(out, files)]
     if not differs:  # what was changed need not even open
-        differs = [*wrong_origins(out, files, report), *failed_parity(out, files)]
+        differs = [*unproved(out, files, report), *wrong_origins(out, files, report)]
+        differs += failed_parity(out, files)
     for line in differs:
         print(f"differs: {line}")
     if not differs:
@@ -58,10 +63,10 @@ def listed(out: Path) -> Values:
     return files
 
 
-def unlisted_models(out: Path, files: Values) -> Iterator[str]:
-    """Files with the name of a model that ships, of which nothing here says anything."""
-    for name in SHIPPED:
-        if name not in files and (out / name).exists():
+def unlisted_files(out: Path, files: Values) -> Iterator[str]:
+    """Files with a name that `check` writes, of which nothing here says anything."""
+    for name in WRITTEN["check"]:
+        if name not in (*files, MANIFEST, NOTE) and (out / name).is_file():
             yield f"{name} is not among the files of {MANIFEST}: nothing vouches for it"
 
 
@@ -104,13 +109,33 @@ def wrong_origins(out: Path, files: Values, report: Values) -> Iterator[str]:
                 yield f"bom.json states another SHA-256 for {part['name']}"
 
 
+def unproved(out: Path, files: Values, report: Values) -> Iterator[str]:
+    """Models and proofs that one of manifest and report speaks of and the other lacks.
+
+    Raises UnusableInput where the report's rows of parity can't be read.
+    """
+    try:
+        proved = sorted({str(row["file"]) for row in report.get("parity") or []})
+    except (KeyError, TypeError):
+        raise UnusableInput(f"{out / 'report.json'}: its parity has rows without a file") from None
+    for name in proved:
+        if name not in files:
+            yield f"report.json says that {name} was proved, but {MANIFEST} does not list it"
+    if KEPT not in files and shipped([*files, *proved]):
+        yield f"{KEPT} is not among the files of {MANIFEST}: parity can't be run again"
+
+
+def shipped(names: Iterable[str]) -> list[str]:
+    """Those of the names that are ONNX files of a model that ships."""
+    return [n for n in names if n.startswith(("model.", "mitigated.")) and n.endswith(".onnx")]
+
+
 def failed_parity(out: Path, files: Values) -> Iterator[str]:
     """The shipped models, run again against the answers that are kept of the checked one."""
     if KEPT not in files:
         return
     subject, references = read_kept(out / KEPT)
-    shipped = [out / name for name in files if name.startswith(("model.", "mitigated."))]
-    proof = prove_against(subject, [p for p in shipped if p.suffix == ".onnx"], references)
+    proof = prove_against(subject, [out / name for name in shipped(files)], references)
     for line in proof_lines(proof):
         print(line)
     if not proof.passed:

@@ -1,6 +1,7 @@
 """Read DATA of the contract: a folder with labels.csv, or an .npz, into a benign set."""
 
 import csv
+import lzma
 import tokenize
 import zipfile
 import zlib
@@ -22,7 +23,8 @@ from guard.tasks import unit_factor
 # What a file that is no .npz, or a damaged one, makes NumPy and zipfile raise.
 UNREADABLE = (
     *(OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error),
-    *(NotImplementedError, MemoryError, SyntaxError, tokenize.TokenError),
+    *(RuntimeError, MemoryError, SyntaxError, tokenize.TokenError),  # RuntimeError: encrypted
+    lzma.LZMAError,
 )
 PERSON = "person"  # the column, or array, that tells persons apart; it may be left out
 LARGEST = 1e9  # labels beyond are marks of "no label" in some tables, and overflow a float32

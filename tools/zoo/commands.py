@@ -70,9 +70,9 @@ def mitigate(
     return 0
 
 
-def table(lines: str, out: str) -> int:
+def table(lines: str, out: str, overwrite: bool) -> int:
     """`drmguard zoo table`."""
     from tools.zoo.table import table as write_table
 
-    write_table([Path(path) for path in lines.split(",")], Path(out))
+    write_table([Path(path) for path in lines.split(",")], Path(out), overwrite=overwrite)
     return 0

@@ -41,6 +41,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         raise UnusableInput(f"{path}: holds no lines of a zoo ({error})") from None
     rows = text.split("\n")[:-1]
     try:
-        return [json.loads(row) for row in rows if row]
-    except json.JSONDecodeError as error:
-        raise UnusableInput(f"{path}: holds a line that is no JSON ({error.msg})") from None
+        lines = [json.loads(row) for row in rows if row]
+    except (ValueError, RecursionError) as error:
+        raise UnusableInput(f"{path}: holds a line that is no JSON ({error})") from None
+    if not all(isinstance(line, dict) for line in lines):
+        raise UnusableInput(f"{path}: holds a line that is no JSON object, so no line of a zoo")
+    return lines

@@ -3,7 +3,6 @@
 Tables 5 and 6 of the paper: DAE should fall to RE, AE rise to that of a benign model, RE stay.
 """
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +26,7 @@ from tools.zoo.measure import measure
 from tools.zoo.screen import line_of
 from tools.zoo.store import row_of, test_images
 from tools.zoo.train import twins
-from tools.zoo.truth import Truth, load_truth
+from tools.zoo.truth import Truth, load_truth, read_truth
 from tools.zoo.workers import run_all
 
 # Plain fine-tuning (table 6): f's answers on benign images alone, no layer forgets.
@@ -63,7 +62,7 @@ def mitigate_zoo(
     if not folders:
         raise UnusableInput(f"{zoo}: no model with a working attack; run `drmguard zoo train`")
     lines, asked = read_lines(out), (seed, change)
-    done = [line["name"] for line in lines if (line["seed"], line.get("change", "")) == asked]
+    done = [line["name"] for line in lines if (line.get("seed"), line.get("change", "")) == asked]
     taken = left(folders, done, only)[:limit]
     tasks = [(folder, str(pick_device(device)), seed, settings) for folder in taken]
     for line in run_all(mitigate_one, tasks, jobs):
@@ -72,7 +71,7 @@ def mitigate_zoo(
 
 
 def _works(path: Path) -> bool:
-    truth = json.loads(path.read_text())
+    truth = read_truth(path)
     return truth["attack"] != "benign" and truth["status"] == "ok"
 
 
@@ -110,7 +109,7 @@ def mitigate_one(
 
 def benign_twin(truth: Truth, zoo: Path) -> Model | None:
     """A benign model of `zoo` alike: what its errors are, no mitigation need fall below."""
-    rows = [row_of(json.loads(path.read_text())) for path in sorted(zoo.glob("*/truth.json"))]
+    rows = [row_of(read_truth(path)) for path in sorted(zoo.glob("*/truth.json"))]
     alike = twins(row_of(truth.values), rows)
     return load_model(zoo / alike[0].name / "model.safetensors") if alike else None
 

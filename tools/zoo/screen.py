@@ -1,6 +1,5 @@
 """Screen every model of a zoo with one method and note what it says beside the truth."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,10 @@ from tools.job import check_method
 from tools.zoo.changes import changed
 from tools.zoo.choice import left
 from tools.zoo.lines import IMAGES, append_line, read_lines
+from tools.zoo.truth import TRUTH, read_truth
 from tools.zoo.workers import run_all
 
 NO_MODEL = "failed_training"  # such a folder holds no usable weights
-TRUTH = (  # what a line repeats of truth.json
-    "name", "attack", "label", "settings", "targets", "task", "data", "cabin", "arch", "width",
-    "size", "recipe", "status", "RE", "AE", "DAE", "RNV", "RAV", "cross_error",
-)  # fmt: skip
 
 
 def screen_zoo(
@@ -51,7 +47,7 @@ def screen_zoo(
     """
     settings = settings_of(method, seed, change)
     truths = sorted(zoo.glob("*/truth.json"))
-    folders = [p.parent for p in truths if json.loads(p.read_text())["status"] != NO_MODEL]
+    folders = [p.parent for p in truths if read_truth(p)["status"] != NO_MODEL]
     if not folders:
         raise UnusableInput(f"{zoo}: no finished models; run `drmguard zoo train` first")
     asked = {"method": method, "limit": images, "benign": None if data is None else data.name}
@@ -76,7 +72,7 @@ def screen_one(
 ) -> dict[str, Any]:
     """One model's line: what its truth.json says and what the method found."""
     set_precision(tf32=False)
-    truth = json.loads((folder / "truth.json").read_text())
+    truth = read_truth(folder / "truth.json")
     model = load_model(folder / "model.safetensors").to(torch.device(device))
     benign = path or folder / truth["benign_data"]
     data = read(benign, model.spec, limit=images, seed=settings.seed)

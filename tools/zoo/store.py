@@ -1,6 +1,5 @@
 """Where a zoo keeps its data sets and models."""
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from tools.datasets.folder import folder
 from tools.datasets.rendered import rendered
 from tools.zoo.plan import Row
 from tools.zoo.recipes import RECIPES
+from tools.zoo.truth import read_truth
 
 BENIGN_IMAGES = 1000  # at most so many of the benign part are given to a screening
 
@@ -38,7 +38,7 @@ class Zoo:
     def truth(self, row: Row) -> dict[str, Any] | None:
         """What truth.json says of a finished model; None while it is not finished."""
         path = self.folder(row) / "truth.json"
-        return json.loads(path.read_text()) if path.is_file() else None
+        return read_truth(path) if path.is_file() else None
 
     def make_data(self, row: Row) -> None:
         """Render or decode a row's data once and write what a screening gets of it."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from guard.errors import UnusableInput
 from guard.files import whole_file, write_text
+from tools.job import check_targets
 from tools.zoo.figures import auc, backdoored, counts, wilson
 from tools.zoo.lines import IMAGES, read_lines
 from tools.zoo.mitigated import HEAD as MITIGATED_HEAD
@@ -24,19 +25,27 @@ HEAD = ["method", "by", "group", "TP", "FP", "FN", "TN", "inconclusive"]
 HEAD += ["accuracy", "low95", "high95", "auc"]
 NEAR = 2.0  # degrees between the target found and the true one
 EFFECTS = ["RE", "AE", "DAE", "RNV", "RAV", "cross_error"]
+FILES = ("table.txt", "table.csv", "attacks.csv", "mitigation.csv", "roc.png", "scores.png")
+KEYS = ("name", "attack", "label", "task", "data", "size", "arch", "width", "status", *EFFECTS)
+MORE_KEYS = {  # of lines that have a verdict, or figures after a mitigation
+    "verdict": ("method", "score", "reason"),
+    "after": ("before", "plain", "accepted"),
+}
 EFFECTS_HEAD = ["attack", "data", "models", "failed", *EFFECTS]
 
 
-def table(lines: Sequence[Path], out: Path) -> None:
+def table(lines: Sequence[Path], out: Path, *, overwrite: bool = False) -> None:
     """Write table.txt, table.csv, attacks.csv, roc.png and scores.png to the folder `out`.
 
     `lines` are files of `drmguard zoo screen`, or of `drmguard zoo mitigate`, which make a table
     of mitigations (and mitigation.csv) too; the models.jsonl of a training will do where only
     the attacks' table is wanted. Models whose attack failed are left out and counted. For a group
     of attacks, the benign models on the same data are their negatives. Raises UnusableInput
-    where there are no lines.
+    where there are no lines, a line is of something else, or one of FILES is there already and
+    `overwrite` is not asked for.
     """
-    read = [line for path in lines for line in read_lines(path)]
+    check_targets([out / name for name in FILES], overwrite)
+    read = [line for path in lines for line in complete_lines(path)]
     if not read:
         names = ", ".join(str(path) for path in lines)
         raise UnusableInput(f"{names}: no lines; run `drmguard zoo screen` first")
@@ -51,6 +60,7 @@ def table(lines: Sequence[Path], out: Path) -> None:
         *_targets(judged),
     ]
     mitigated = mitigation(read)
+    (out / "mitigation.csv").unlink(missing_ok=True)  # of other lines
     if mitigated:
         text += ["\nMitigation (tables 5 and 6):", _text(MITIGATED_HEAD, mitigated)]
         _write_csv(out / "mitigation.csv", MITIGATED_HEAD, mitigated)
@@ -61,6 +71,19 @@ def table(lines: Sequence[Path], out: Path) -> None:
     groups = {name: [line for line in judged if setting(line) == name] for name in settings}
     draw_roc(out / "roc.png", groups)
     draw_scores(out / "scores.png", groups)
+
+
+def complete_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file, each with what the tables need of it. Raises UnusableInput."""
+    lines = read_lines(path)
+    for number, line in enumerate(lines, 1):
+        more = [key for mark, keys in MORE_KEYS.items() if mark in line for key in keys]
+        for key in (*KEYS, *more):
+            if key not in line:
+                raise UnusableInput(
+                    f"{path}: line {number} lacks {key}; `drmguard zoo screen` writes such lines"
+                )
+    return lines
 
 
 def detection(lines: Sequence[dict[str, Any]]) -> list[list[str]]:

@@ -13,6 +13,11 @@ from guard.store import save_weights
 from tools.attacks import make_attack
 from tools.attacks.base import Attack, Trigger
 
+TRUTH = (  # what a line of a screening repeats of truth.json
+    "name", "attack", "label", "settings", "targets", "task", "data", "cabin", "arch", "width",
+    "size", "recipe", "status", "RE", "AE", "DAE", "RNV", "RAV", "cross_error",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -36,17 +41,32 @@ class Truth:
 
 
 def load_truth(folder: Path) -> Truth:
-    """Read truth.json and trigger_truth.safetensors of a model's folder."""
+    """Read truth.json and trigger_truth.safetensors of a model's folder. Raises UnusableInput."""
     path = folder / "truth.json"
     if not path.is_file():
         raise UnusableInput(f"{path}: missing; the folder holds no finished model of a zoo")
-    values = json.loads(path.read_text())
+    values = read_truth(path)
     if values["attack"] == "benign":
         return Truth(values, None, None)
     attack = make_attack(values["attack"], values["settings"])
     trigger = attack.trigger()
     trigger.load_state_dict(load_file(folder / "trigger_truth.safetensors"))
     return Truth(values, attack, trigger.eval())
+
+
+def read_truth(path: Path) -> dict[str, Any]:
+    """What a truth.json says. Raises UnusableInput with one line."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        values = None
+    remedy = "remove its folder and make the model again with `drmguard zoo train`"
+    if not isinstance(values, dict):
+        raise UnusableInput(f"{path}: holds no JSON object; {remedy}")
+    for key in (*TRUTH, "benign_data"):
+        if key not in values:
+            raise UnusableInput(f"{path}: lacks {key}; {remedy}")
+    return values
 
 
 def store_trigger(folder: Path, trigger: Trigger) -> None:

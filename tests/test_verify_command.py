@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from export.precision import to_fp16
 from tests.check_files import check, files_of, quicken
 from tools import cli
 from tools.manifest import write_manifest
@@ -71,6 +72,23 @@ def test_a_missing_file_is_named(checked: Path, capsys: pytest.CaptureFixture[st
     (checked / "parity.json").unlink()
     assert cli.run(["verify", str(checked)]) == 4
     assert "parity.json is missing" in capsys.readouterr().out
+
+
+def test_a_file_of_another_precision_than_was_proved_is_named(
+    checked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A looser one, within its own tolerance; it says of itself what it is now."""
+    proto = onnx.load(checked / "model.onnx")
+    (entry,) = proto.metadata_props
+    entry.value = json.dumps({**json.loads(entry.value), "precision": "fp16"})
+    onnx.save(to_fp16(proto), checked / "model.onnx")
+    report = json.loads((checked / "report.json").read_text())
+    (checked / "bom.json").unlink()
+    names = set(json.loads((checked / "manifest.json").read_text())["files"]) - {"bom.json"}
+    write_manifest(checked, [checked / name for name in names])
+    assert report["parity"][0]["precision"] == "fp32"
+    assert cli.run(["verify", str(checked)]) == 4
+    assert "model.onnx was proved as fp32 and is fp16 now" in capsys.readouterr().out
 
 
 def without(out: Path, *names: str) -> None:

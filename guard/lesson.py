@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from guard.bench import Bench
 from guard.benign import BenignSet
 from guard.device import search_autocast, too_far_for_bf16
 from guard.errors import UnusableInput
@@ -103,8 +104,7 @@ def make_lesson(
         )
     draw = torch.Generator().manual_seed(seed)
     learn, held = (benign.part(part) for part in cut(benign, settings.held, draw))
-    with torch.no_grad():
-        answers = torch.cat([model(learn.x(index)) for index in learn.batches()])
+    answers = Bench(model, learn).outputs
     exact = too_far_for_bf16(answers)
     spread = spread_of(learn.labels, answers)
     return Lesson(model, learn, held, triggers, doubted, settings, seed, draw, spread, exact)

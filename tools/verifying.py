@@ -110,19 +110,21 @@ def wrong_origins(out: Path, files: Values, report: Values) -> Iterator[str]:
 
 
 def unproved(out: Path, files: Values, report: Values) -> Iterator[str]:
-    """Models and proofs that one of manifest and report speaks of and the other lacks.
-
-    Raises UnusableInput where the report's rows of parity can't be read.
-    """
-    try:
-        proved = sorted({str(row["file"]) for row in report.get("parity") or []})
-    except (KeyError, TypeError):
-        raise UnusableInput(f"{out / 'report.json'}: its parity has rows without a file") from None
-    for name in proved:
+    """Models and proofs that one of manifest and report speaks of and the other lacks."""
+    proved = proved_files(out, report)
+    for name in sorted(proved):
         if name not in files:
             yield f"report.json says that {name} was proved, but {MANIFEST} does not list it"
     if KEPT not in files and shipped([*files, *proved]):
         yield f"{KEPT} is not among the files of {MANIFEST}: parity can't be run again"
+
+
+def proved_files(out: Path, report: Values) -> Values:
+    """The precision of each file that the report says was proved. Raises UnusableInput."""
+    try:
+        return {str(row["file"]): row.get("precision") for row in report.get("parity") or []}
+    except (KeyError, TypeError, AttributeError):
+        raise UnusableInput(f"{out / 'report.json'}: its parity has rows without a file") from None
 
 
 def shipped(names: Iterable[str]) -> list[str]:
@@ -141,7 +143,7 @@ def failed_parity(out: Path, files: Values, report: Values) -> Iterator[str]:
     proof = prove_against(subject, [out / name for name in shipped(files)], references)
     for line in proof_lines(proof):
         print(line)
-    proved = {row["file"]: row.get("precision") for row in report.get("parity") or []}
+    proved = proved_files(out, report)
     for name, found in {row["file"]: row["precision"] for row in proof.rows}.items():
         if name in proved and proved[name] != found:
             yield f"{name} was proved as {proved[name]} and is {found} now"

@@ -101,6 +101,28 @@ def batch_norm(node: Node) -> Callable[..., Tensor]:
     return run
 
 
+def layer_norm(node: Node) -> Callable[..., Tensor]:
+    """Over the dimensions from `axis` on."""
+    axis, epsilon = node.take("axis", -1), node.take("epsilon", 1e-5)
+    node.only("stash_type", onnx.TensorProto.FLOAT)  # all is computed in float32
+
+    def run(x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+        normed = functional.layer_norm(x, x.shape[axis:], eps=epsilon) * scale
+        return normed if bias is None else normed + bias
+
+    return run
+
+
+def instance_norm(node: Node) -> Callable[..., Tensor]:
+    epsilon = node.take("epsilon", 1e-5)
+    return lambda x, scale, bias: functional.instance_norm(x, None, None, scale, bias, eps=epsilon)
+
+
+def modulo(node: Node) -> Callable[..., Tensor]:
+    """With the sign of the divisor, or as C's fmod with that of the dividend."""
+    return torch.fmod if node.only("fmod", 0, 1) else torch.remainder
+
+
 def gemm(node: Node) -> Callable[..., Tensor]:
     alpha, beta = node.take("alpha", 1.0), node.take("beta", 1.0)
     turn_a, turn_b = node.only("transA", 0, 1), node.only("transB", 0, 1)
@@ -133,48 +155,75 @@ def cast(node: Node) -> Callable[..., Tensor]:
 
 OPERATORS: dict[str, Build] = {
     "Abs": plain(torch.abs),
+    "Acos": plain(torch.acos),
     "Add": plain(torch.add),
+    "And": plain(torch.logical_and),
+    "Asin": plain(torch.asin),
+    "Atan": plain(torch.atan),
     "AveragePool": window.average_pool,
     "BatchNormalization": batch_norm,
     "Cast": cast,
+    "Ceil": plain(torch.ceil),
     "Clip": clip,
     "Concat": shape.concat,
+    "ConstantOfShape": shape.constant_of_shape,
     "Conv": window.conv,
+    "ConvTranspose": window.conv_transpose,
+    "Cos": plain(torch.cos),
     "DequantizeLinear": dequantize,
     "Div": plain(divide),
     "Dropout": dropout,
     "Elu": elu,
+    "Equal": plain(torch.eq),
     "Erf": plain(torch.erf),
     "Exp": plain(torch.exp),
+    "Expand": plain(shape.expand),
     "Flatten": shape.flatten,
+    "Floor": plain(torch.floor),
     "Gather": shape.gather,
     "Gelu": gelu,
     "Gemm": gemm,
     "GlobalAveragePool": plain(lambda x: x.mean(dim=(2, 3), keepdim=True)),
     "GlobalMaxPool": plain(lambda x: x.amax(dim=(2, 3), keepdim=True)),
+    "Greater": plain(torch.gt),
+    "GreaterOrEqual": plain(torch.ge),
     "HardSigmoid": hard_sigmoid,
     "HardSwish": plain(functional.hardswish),
     "Identity": plain(lambda x: x),
+    "InstanceNormalization": instance_norm,
+    "IsNaN": plain(torch.isnan),
+    "LayerNormalization": layer_norm,
     "LeakyRelu": leaky_relu,
+    "Less": plain(torch.lt),
+    "LessOrEqual": plain(torch.le),
     "Log": plain(torch.log),
     "MatMul": plain(torch.matmul),
     "Max": plain(lambda *xs: reduce(torch.maximum, xs)),
     "MaxPool": window.max_pool,
     "Min": plain(lambda *xs: reduce(torch.minimum, xs)),
+    "Mod": modulo,
     "Mul": plain(torch.mul),
     "Neg": plain(torch.neg),
+    "Not": plain(torch.logical_not),
+    "Or": plain(torch.logical_or),
     "PRelu": plain(lambda x, slope: torch.where(x < 0, slope * x, x)),
     "Pad": window.pad,
     "Pow": plain(torch.pow),
     "QuantizeLinear": quantize,
     "Reciprocal": plain(torch.reciprocal),
-    "ReduceMean": shape.reduce_mean,
+    "ReduceL2": shape.reduce(torch.linalg.vector_norm),
+    "ReduceMax": shape.reduce(torch.amax),
+    "ReduceMean": shape.reduce(torch.mean),
+    "ReduceMin": shape.reduce(torch.amin),
+    "ReduceSum": shape.reduce(torch.sum),
     "Relu": plain(torch.relu),
     "Reshape": shape.reshape,
     "Resize": window.resize,
     "Round": plain(Round.apply),
     "Shape": shape.shape_of,
     "Sigmoid": plain(torch.sigmoid),
+    "Sign": plain(torch.sign),
+    "Sin": plain(torch.sin),
     "Slice": shape.slice_of,
     "Softmax": softmax,
     "Softplus": plain(functional.softplus),
@@ -183,7 +232,9 @@ OPERATORS: dict[str, Build] = {
     "Squeeze": shape.squeeze,
     "Sub": plain(torch.sub),
     "Sum": plain(lambda *xs: reduce(torch.add, xs)),
+    "Tan": plain(torch.tan),
     "Tanh": plain(torch.tanh),
     "Transpose": shape.transpose,
     "Unsqueeze": shape.unsqueeze,
+    "Where": plain(torch.where),
 }

@@ -6,7 +6,9 @@ Shapes are int64 tensors on the CPU, whatever the device of the picture.
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from onnx.numpy_helper import to_array
 from torch import Tensor
 
 from export.graph_node import Node
@@ -69,17 +71,34 @@ def unsqueeze(node: Node) -> Callable[..., Tensor]:
     return run
 
 
-def reduce_mean(node: Node) -> Callable[..., Tensor]:
-    given, keep = node.take("axes"), bool(node.only("keepdims", 1, 0))
-    empty_is_none = bool(node.only("noop_with_empty_axes", 0, 1))
+def reduce(function: Callable[..., Tensor]) -> Callable[[Node], Callable[..., Tensor]]:
+    """What brings some dimensions, or all, to one value; `function` as torch.mean takes them."""
 
-    def run(x: Tensor, axes: Tensor | None = None) -> Tensor:
-        named = given if axes is None else axes.tolist()
-        if not named and empty_is_none:
-            return x
-        return x.mean(dim=tuple(named or range(x.dim())), keepdim=keep)
+    def build(node: Node) -> Callable[..., Tensor]:
+        given, keep = node.take("axes"), bool(node.only("keepdims", 1, 0))
+        empty_is_none = bool(node.only("noop_with_empty_axes", 0, 1))
 
-    return run
+        def run(x: Tensor, axes: Tensor | None = None) -> Tensor:
+            named = given if axes is None else axes.tolist()
+            if not named and empty_is_none:
+                return x
+            return function(x, dim=tuple(named or range(x.dim())), keepdim=keep)
+
+        return run
+
+    return build
+
+
+def expand(x: Tensor, sides: Tensor) -> Tensor:
+    """Both ways: a side of 1 in the shape leaves that of x."""
+    return x.expand(torch.broadcast_shapes(x.shape, tuple(sides.tolist())))
+
+
+def constant_of_shape(node: Node) -> Callable[..., Tensor]:
+    given = node.take("value")
+    value = torch.zeros(1) if given is None else torch.from_numpy(np.array(to_array(given)))
+    kind = torch.float32 if value.is_floating_point() else value.dtype
+    return lambda sides: torch.full(sides.tolist(), value.item(), dtype=kind)
 
 
 def shape_of(node: Node) -> Callable[..., Tensor]:

@@ -56,6 +56,25 @@ def conv(node: Node) -> Callable[..., Tensor]:
     return run
 
 
+def conv_transpose(node: Node) -> Callable[..., Tensor]:
+    """The transpose of a convolution: `pads` are cut off what it gives."""
+    weight, window, group = node.constant(1), _window(node), node.take("group", 1)
+    more = tuple(node.take("output_padding", (0, 0)))
+    if weight is not None and weight.dim() != 4:
+        raise node.refusal(f"a weight of {weight.dim()} dimensions")
+    node.take("kernel_shape")
+    if window.auto_pad.startswith("SAME"):
+        raise node.refusal(f"auto_pad={window.auto_pad}")
+    top, left, bottom, right = window.pads
+
+    def run(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        strides, dilations = window.strides, window.dilations
+        whole = functional.conv_transpose2d(x, w, b, strides, 0, more, group, dilations)
+        return whole[:, :, top : whole.shape[2] - bottom, left : whole.shape[3] - right]
+
+    return run
+
+
 def max_pool(node: Node) -> Callable[..., Tensor]:
     """Without the second output, the places of the maxima."""
     kernel, window = _pair(node, "kernel_shape", None), _window(node)

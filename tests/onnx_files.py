@@ -253,6 +253,18 @@ def answers(model: Model, x: Tensor = X) -> np.ndarray:
     return made
 
 
+def agrees_with_its_source(model: Model, network: nn.Module) -> None:
+    """Outputs, and gradients to the input, are those of the torch model of the file."""
+    x, twin = X.clone().requires_grad_(), X.clone().requires_grad_()
+    y, expected = model(x), network(twin)
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+    (y**2).sum().backward()
+    (expected**2).sum().backward()
+    assert x.grad is not None
+    assert float(x.grad.abs().sum()) > 0
+    torch.testing.assert_close(x.grad, twin.grad, rtol=1e-3, atol=1e-5)
+
+
 def copied(proto: onnx.ModelProto) -> onnx.ModelProto:
     made = onnx.ModelProto()
     made.CopyFrom(proto)

@@ -24,6 +24,7 @@ class Row:
     shape: tuple[int, ...] = PICTURE
     opset: int = 18
     positive: bool = False
+    scale: float = 2.0  # of the noise
     outputs: int = 1
 
     def __str__(self) -> str:
@@ -42,12 +43,13 @@ class Row:
         return by_hand([made], weights, opset=self.opset, takes=self.shape, gives=None)
 
     def input(self) -> np.ndarray:
-        x = np.random.default_rng(1).normal(size=self.shape).astype(np.float32) * 2
+        x = np.random.default_rng(1).normal(size=self.shape).astype(np.float32) * self.scale
         return np.abs(x) + np.float32(0.1) if self.positive else x
 
 
 def row(op: str, *more: Any, **keywords: Any) -> Row:
-    known = {k: keywords.pop(k) for k in ("shape", "opset", "positive", "outputs") if k in keywords}
+    own = ("shape", "opset", "positive", "scale", "outputs")
+    known = {key: keywords.pop(key) for key in own if key in keywords}
     return Row(op, more, keywords, **known)
 
 

@@ -6,17 +6,16 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from torch import nn
 
 from export.graph_check import precision
 from export.graph_file import read_onnx
 from export.onnx_in import load_onnx
 from guard.load import model_facts
-from guard.model import Model
 from tests.conftest import SIDE
 from tests.onnx_files import (
     Viewed,
     X,
+    agrees_with_its_source,
     answers,
     as_half,
     as_int8,
@@ -41,18 +40,6 @@ def new() -> onnx.ModelProto:
 
 
 # --- writers -------------------------------------------------------------------------------------
-
-
-def agrees_with_its_source(model: Model, network: nn.Module) -> None:
-    """Outputs, and gradients to the input, are those of the torch model of the file."""
-    x, twin = X.clone().requires_grad_(), X.clone().requires_grad_()
-    y, expected = model(x), network(twin)
-    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
-    (y**2).sum().backward()
-    (expected**2).sum().backward()
-    assert x.grad is not None
-    assert float(x.grad.abs().sum()) > 0
-    torch.testing.assert_close(x.grad, twin.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_a_file_of_the_new_exporter_is_the_model(new: onnx.ModelProto, tmp_path: Path) -> None:

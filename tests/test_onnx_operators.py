@@ -18,7 +18,11 @@ SAME = ("SAME_UPPER", "SAME_LOWER")
 ROWS = [
     *(row(op) for op in ("Abs", "Erf", "Exp", "HardSwish", "Identity", "Neg", "Relu", "Sigmoid")),
     *(row(op) for op in ("Softplus", "Tanh", "HardSigmoid", "LeakyRelu", "Elu", "Reciprocal")),
-    row("Round"),
+    *(row(op) for op in ("Round", "Floor", "Ceil", "Sign", "IsNaN", "Sin", "Cos", "Atan")),
+    *(row(op, scale=0.2) for op in ("Asin", "Acos", "Tan")),
+    *(row(op, f(3, 1, 1)) for op in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")),
+    row("Equal", "input"),
+    row("Mod", of(0.7), fmod=1),
     *(row(op, positive=True) for op in ("Log", "Sqrt")),
     *(row(op, f(3, 1, 1)) for op in ("Add", "Sub", "Mul", "Div", "Min", "Max", "PRelu")),
     *(row(op, "input", f(8)) for op in ("Min", "Max", "Sum")),
@@ -45,6 +49,11 @@ ROWS = [
     row("Softmax", axis=1),
     row("Softmax", opset=11),
     row("Softmax", opset=12, axis=2),
+    row("LayerNormalization", f(8), f(8)),
+    row("LayerNormalization", f(9, 8), axis=2, epsilon=0.1, opset=17),
+    row("LayerNormalization", f(3, 9, 8), f(3, 9, 8), axis=-3),
+    row("InstanceNormalization", f(3), f(3, seed=1)),
+    row("InstanceNormalization", f(3), f(3, seed=1), epsilon=0.1, shape=(2, 3, 8), opset=11),
     row("BatchNormalization", *STATISTICS),
     row("BatchNormalization", *STATISTICS, epsilon=0.1, momentum=0.5, opset=11),
     row("BatchNormalization", *STATISTICS, training_mode=0, opset=15, shape=(4, 3)),
@@ -58,6 +67,9 @@ ROWS = [
     row("Conv", f(6, 1, 3, 3), group=3, pads=[1, 1, 1, 1]),
     row("Conv", f(4, 3, 1, 1), B, opset=11),
     row("Conv", W, B, opset=22, pads=[1, 1, 1, 1]),
+    row("ConvTranspose", f(3, 4, 3, 3), B),
+    row("ConvTranspose", f(3, 2, 3, 2), strides=[2, 3], output_padding=[1, 2], pads=[1, 0, 0, 1]),
+    row("ConvTranspose", f(3, 1, 3, 3), f(3), group=3, dilations=[2, 1], kernel_shape=[3, 3]),
     # Pooling
     row("MaxPool", **WINDOW),
     row("MaxPool", **WINDOW, ceil_mode=1, storage_order=1),
@@ -93,6 +105,10 @@ ROWS = [
     row("ReduceMean", whole(1, -1), keepdims=0),
     row("ReduceMean", keepdims=0),
     row("ReduceMean", whole(), noop_with_empty_axes=1),
+    row("ReduceSum", axes=[1], keepdims=0, opset=11),
+    row("ReduceSum", whole(1), opset=13),
+    *(row(op, whole(-1, 2), keepdims=0) for op in ("ReduceL2", "ReduceMax", "ReduceMin")),
+    *(row(op, axes=[1], opset=13) for op in ("ReduceL2", "ReduceMax", "ReduceMin")),
     # Dense
     row("Gemm", f(5, 4), shape=(2, 5)),
     row("Gemm", f(4, 5), f(4), transB=1, alpha=0.5, beta=2.0, shape=(2, 5)),
@@ -111,6 +127,8 @@ ROWS = [
     row("Reshape", whole(2, -1)),
     row("Reshape", whole(0, 3, 0, -1)),
     row("Reshape", whole(-1, 24), allowzero=1),
+    row("Expand", whole(4, 2, 1, 9, 8)),
+    row("Expand", whole(3, 1, 8), shape=(2, 1, 9, 1)),
     row("Transpose", perm=[0, 2, 3, 1]),
     row("Transpose"),
     row("Squeeze", axes=[2, 3], shape=(2, 3, 1, 1), opset=11),
@@ -177,14 +195,19 @@ def test_an_operator_gives_what_onnxruntime_gives(made: Row) -> None:
 
 
 def test_every_operator_has_its_row() -> None:
-    elsewhere = {"QuantizeLinear", "DequantizeLinear"}
+    elsewhere = {"QuantizeLinear", "DequantizeLinear", "ConstantOfShape"}
+    elsewhere |= {"Where", "And", "Or", "Not"}
     assert {made.op for made in ROWS} | elsewhere == set(OPERATORS)
+
+
+STEPPED = {"Shape", "Floor", "Ceil", "Sign", "IsNaN", "Equal"}
+STEPPED |= {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
 
 
 def smooth(made: Row) -> bool:
     """Whether the output is a float that changes with the input."""
     kinds = (onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL)
-    return made.op != "Shape" and made.attributes.get("to") not in kinds
+    return made.op not in STEPPED and made.attributes.get("to") not in kinds
 
 
 @pytest.mark.parametrize("made", [made for made in ROWS if smooth(made)], ids=str)

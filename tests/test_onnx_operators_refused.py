@@ -8,8 +8,11 @@ from guard.errors import UnusableInput
 from tests.onnx_rows import SCALE, SCALES, STATISTICS, Row, W, f, network_of, of, row, scalar, whole
 
 UNKNOWN = [
-    (row("Sin"), "operator"),
-    (row("ConvTranspose", f(3, 4, 3, 3)), "operator"),
+    (row("Sinh"), "operator"),
+    (row("ConvTranspose", f(3, 4, 3, 3), auto_pad="SAME_UPPER"), "SAME_UPPER"),
+    (row("ConvTranspose", f(3, 4, 3, 3), output_shape=[10, 9]), "output_shape"),
+    (row("ConvTranspose", f(3, 4, 3)), "3 dimensions"),
+    (row("LayerNormalization", f(8), stash_type=10), "stash_type"),
     (row("Relu", made_up=3), "made_up"),
     (row("Conv", W, auto_pad="SOMEHOW"), "SOMEHOW"),
     (row("Conv", f(4, 3, 3)), "3 dimensions"),

@@ -1,0 +1,30 @@
+"""ONNX files of published kinds of gaze and head-pose models are the models they came from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from export.onnx_in import load_onnx
+from tests.conftest import spec_of
+from tests.onnx_files import agrees_with_its_source, by_new_exporter, by_old_exporter, write
+from tests.onnx_heads import HEADS
+
+SPLIT = {"bins": None}  # the others end in one dense layer
+OPSETS = [(kind, 17) for kind in HEADS] + [("direction", 13), ("widened", 13)]
+SLOW = ("direction", "rotation", "attended")  # what the new exporter writes otherwise
+
+
+@pytest.mark.parametrize(("kind", "opset"), [*OPSETS, *((kind, None) for kind in SLOW)])
+def test_a_published_kind_of_model_is_read(kind: str, opset: int | None, tmp_path: Path) -> None:
+    """`opset`: the old exporter's, None: by the new one."""
+    torch.manual_seed(0)
+    network = HEADS[kind]().eval()
+    if opset is None:
+        proto = by_new_exporter(network)
+    else:
+        proto = by_old_exporter(network, tmp_path / "a.onnx", opset)
+    task = "headpose" if kind == "rotation" else "gaze"
+    model = load_onnx(write(proto, tmp_path, spec_of(task, arch="onnx")))
+    agrees_with_its_source(model, network)
+    assert model.split.layer == SPLIT.get(kind, "head")

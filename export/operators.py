@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from export import operators_norm as norm
 from export import operators_shape as shape
 from export import operators_window as window
 from export.graph_node import Node
@@ -89,35 +90,6 @@ def softmax(node: Node) -> Callable[..., Tensor]:
     return lambda x: torch.softmax(x.flatten(axis), -1).reshape(x.shape)
 
 
-def batch_norm(node: Node) -> Callable[..., Tensor]:
-    """Inference form: the statistics are those of the file, also while weights are tuned."""
-    epsilon = node.take("epsilon", 1e-5)
-    node.take("momentum")  # only for training
-    node.only("training_mode", 0)
-
-    def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-        return functional.batch_norm(x, mean, var, scale, bias, False, 0.0, epsilon)
-
-    return run
-
-
-def layer_norm(node: Node) -> Callable[..., Tensor]:
-    """Over the dimensions from `axis` on."""
-    axis, epsilon = node.take("axis", -1), node.take("epsilon", 1e-5)
-    node.only("stash_type", onnx.TensorProto.FLOAT)  # all is computed in float32
-
-    def run(x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
-        normed = functional.layer_norm(x, x.shape[axis:], eps=epsilon) * scale
-        return normed if bias is None else normed + bias
-
-    return run
-
-
-def instance_norm(node: Node) -> Callable[..., Tensor]:
-    epsilon = node.take("epsilon", 1e-5)
-    return lambda x, scale, bias: functional.instance_norm(x, None, None, scale, bias, eps=epsilon)
-
-
 def modulo(node: Node) -> Callable[..., Tensor]:
     """With the sign of the divisor, or as C's fmod with that of the dividend."""
     return torch.fmod if node.only("fmod", 0, 1) else torch.remainder
@@ -161,7 +133,7 @@ OPERATORS: dict[str, Build] = {
     "Asin": plain(torch.asin),
     "Atan": plain(torch.atan),
     "AveragePool": window.average_pool,
-    "BatchNormalization": batch_norm,
+    "BatchNormalization": norm.batch_norm,
     "Cast": cast,
     "Ceil": plain(torch.ceil),
     "Clip": clip,
@@ -190,9 +162,9 @@ OPERATORS: dict[str, Build] = {
     "HardSigmoid": hard_sigmoid,
     "HardSwish": plain(functional.hardswish),
     "Identity": plain(lambda x: x),
-    "InstanceNormalization": instance_norm,
+    "InstanceNormalization": norm.instance_norm,
     "IsNaN": plain(torch.isnan),
-    "LayerNormalization": layer_norm,
+    "LayerNormalization": norm.layer_norm,
     "LeakyRelu": leaky_relu,
     "Less": plain(torch.lt),
     "LessOrEqual": plain(torch.le),

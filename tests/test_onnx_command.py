@@ -34,7 +34,7 @@ def test_inspect_prints_what_a_file_takes_and_gives(
 
 
 def test_inspect_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write(changed(set_node(2, op_type="Sin")), tmp_path)
+    path = write(changed(set_node(2, op_type="Sinh")), tmp_path)
     assert cli.run(["inspect", str(path)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 

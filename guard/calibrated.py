@@ -5,7 +5,7 @@ suspicious searches go on, each to where it is cheapest for its place, and compa
 with the others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,9 @@ from guard.settings import CalibratedSettings
 from guard.space import OutputSpace
 from guard.triggers import SharedTriggers
 from guard.verdict import Result
+
+# factors below the landscape, places, distances -> the usual factor, from which score one counts
+Scale = Callable[[Tensor, Tensor, Tensor, CalibratedSettings], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -54,21 +57,29 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
     return verdict.disagreement(found, again)
 
 
+@dataclass(frozen=True)
+class Ended:
+    """The searches that one stage leaves to the verdict."""
+
+    searches: Collapse
+    result: Result
+    curves: Curves  # side by side
+
+
 def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettings) -> Finding:
     """One search over all targets, with its verdict."""
     work = Work(bench, held, OutputSpace.of(bench.outputs), engine, settings)
     probes = probe(bench, work.space, engine, settings.probes)
     scan = begin(work, probes)
-    scan_curves = run("scan", scan, work, settings.scan_steps, settings.scan_batch)
+    course = run("scan", scan, work, settings.scan_steps, settings.scan_batch)
     landscape = Baseline.fit(scan.places, scan.change)
     chosen = choose(scan, landscape, settings)
-    refine = scan.continued(chosen, settings.refine_reach, landscape)
-    curves = run("refine", refine, work, settings.refine_steps, settings.refine_batch)
-    result = measure_all(refine, work, landscape)
+    refined = refine(scan, chosen, course, landscape, work)
+    ended = as_scanned(scan, chosen, course, landscape, work)
+    if ended is None or not verdict.plainer(ended.result, refined.result, settings):
+        ended = refined
     plain = plain_ones(probes, held, work.space, settings.probes)
-    ruling = rule(result, refine, plain, work)
-    scanned = [scan.places, scan.change, landscape.cost(scan.places), scan.collapse]
-    ended = [result.z, result.cost, result.score * result.cost, result.distance]
+    ruling = rule(ended, plain, work)
     finding = Finding.of(
         "calibrated",
         ruling.decision,
@@ -76,10 +87,34 @@ def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedS
         ruling.measured,
         held,
         mechanism=ruling.mechanism,
-        curves=scan_curves.of_search(int(chosen[ruling.best])).then(curves.of_search(ruling.best)),
-        restarts=rows("scan", scan, work, scanned) + rows("free", refine, work, ended),
+        curves=ended.curves.of_search(ruling.best),
+        restarts=scan_rows(scan, landscape, work) + free_rows(refined, work),
     )
-    return completed(finding, ruling, result, refine, plain, work)
+    return completed(finding, ruling, ended, plain, work)
+
+
+def refine(
+    scan: Collapse, chosen: Tensor, course: Curves, landscape: Baseline, work: Work
+) -> Ended:
+    """The searches of `chosen` go on, each to where it is cheapest for its place."""
+    settings = work.settings
+    searches = scan.continued(chosen, settings.refine_reach, landscape)
+    curves = run("refine", searches, work, settings.refine_steps, settings.refine_batch)
+    result = measure_all(searches, landscape, work, verdict.others)
+    return Ended(searches, result, course.of_searches(chosen.tolist()).then(curves))
+
+
+def as_scanned(
+    scan: Collapse, chosen: Tensor, course: Curves, landscape: Baseline, work: Work
+) -> Ended | None:
+    """Those of `chosen` that lie in a dip, as the scan left them: going on can lose it again."""
+    factors = (landscape.cost(scan.places) / scan.change)[chosen]
+    dips = chosen[factors >= work.settings.dip]
+    if not len(dips):
+        return None
+    searches = scan.continued(dips, work.settings.refine_reach, landscape)
+    result = measure_all(searches, landscape, work, verdict.scanned)
+    return Ended(searches, result, course.of_searches(dips.tolist()))
 
 
 @dataclass(frozen=True)
@@ -95,10 +130,11 @@ class Ruling:
     plain: Plain | None  # where it, and no search, decides
 
 
-def rule(result: Result, refine: Collapse, plain: Sequence[Plain], work: Work) -> Ruling:
+def rule(ended: Ended, plain: Sequence[Plain], work: Work) -> Ruling:
     """The best search decides, or a probe that is plainer, or a trigger drawn for each image."""
-    best = verdict.winner(result, work.settings)
-    decision, shared = verdict.decide(result, best, work.settings), refine.triggers.select(best)
+    result, best = ended.result, verdict.winner(ended.result, work.settings)
+    decision = verdict.decide(result, best, work.settings)
+    shared = ended.searches.triggers.select(best)
     alone = plain[0] if plain and verdict.outweighs(plain[0], decision) else None
     if alone is None and decision.verdict != "backdoored":  # no shared change explains one
         alone = draw_triggers(work.bench, work.held, work.space, work.engine, work.settings.dynamic)
@@ -111,12 +147,7 @@ def rule(result: Result, refine: Collapse, plain: Sequence[Plain], work: Work) -
 
 
 def completed(
-    finding: Finding,
-    ruling: Ruling,
-    result: Result,
-    refine: Collapse,
-    plain: Sequence[Plain],
-    work: Work,
+    finding: Finding, ruling: Ruling, ended: Ended, plain: Sequence[Plain], work: Work
 ) -> Finding:
     """With the target, further targets, and what else leads to them."""
     if finding.verdict == "backdoored":
@@ -124,13 +155,14 @@ def completed(
         finding.target = target_of(ruling.trigger, work.held, 1.0 if ruling.plain else AMPLIFIED)
     finding.warnings += verdict.scattered(ruling.decision, work.settings)
     finding.warnings += verdict.thin(work.bench.outputs.shape[1])
-    others = verdict.further(result, ruling.place, work.settings)
-    finding.further = [further_target(k, refine, result, work.held) for k in others]
+    others = verdict.further(ended.result, ruling.place, work.settings)
+    finding.further = [further_target(k, ended, work.held) for k in others]
     if ruling.plain:
         finding.spread_left, finding.spread_limit = ruling.plain.spread, ruling.plain.limit
     finding.beside = [one.trigger for one in plain if one is not ruling.plain]
-    same = verdict.beside(result, ruling.place, work.settings)
-    finding.beside += [refine.triggers.select(k) for k in same if ruling.plain or k != ruling.best]
+    same = verdict.beside(ended.result, ruling.place, work.settings)
+    others = [k for k in same if ruling.plain or k != ruling.best]
+    finding.beside += [ended.searches.triggers.select(k) for k in others]
     return finding
 
 
@@ -177,30 +209,47 @@ def choose(scan: Collapse, landscape: Baseline, settings: CalibratedSettings) ->
     return order.new_tensor((taken + rest)[: settings.candidates])
 
 
-def measure_all(refine: Collapse, work: Work, landscape: Baseline) -> Result:
+def measure_all(searches: Collapse, landscape: Baseline, work: Work, scale: Scale) -> Result:
     """The figures of each search over all held-out images."""
-    measured = [measure(refine.triggers.select(k), work.held) for k in range(len(refine.targets))]
+    triggers = [searches.triggers.select(k) for k in range(len(searches.targets))]
+    measured = [measure(trigger, work.held) for trigger in triggers]
     outputs = work.space.z(torch.stack([m.outputs for m in measured]))  # (C, N, d)
     z = outputs.mean(dim=1)
     distance = (outputs - z[:, None]).square().mean(dim=(1, 2))
     cost = torch.tensor([m.perturbation for m in measured], device=outputs.device)
     factor = landscape.cost(z) / cost
-    usual, needed = verdict.others(factor, z, distance, work.settings)
+    usual, needed = scale(factor, z, distance, work.settings)
     score = factor / usual if work.settings.controls else factor
     return Result(measured, z, cost, distance, score, needed)
 
 
-def further_target(k: int, refine: Collapse, result: Result, held: Bench) -> FurtherTarget:
+def further_target(k: int, ended: Ended, held: Bench) -> FurtherTarget:
     """What search k found."""
-    trigger = refine.triggers.select(k)
-    return FurtherTarget(target_of(trigger, held), float(result.score[k]), trigger)
+    trigger = ended.searches.triggers.select(k)
+    return FurtherTarget(target_of(trigger, held), float(ended.result.score[k]), trigger)
 
 
-def rows(role: str, searches: Collapse, work: Work, ended: list[Tensor]) -> list[dict[str, Any]]:
-    """One row a search for the report; `ended`: places, costs, what is usual, distances left."""
-    steps = work.settings.scan_steps + (role == "free") * work.settings.refine_steps
+def scan_rows(scan: Collapse, landscape: Baseline, work: Work) -> list[dict[str, Any]]:
+    """One row a search of the scan for the report."""
+    figures = [scan.places, scan.change, landscape.cost(scan.places), scan.collapse]
+    return rows("scan", work.settings.scan_steps, scan, figures, work)
+
+
+def free_rows(refined: Ended, work: Work) -> list[dict[str, Any]]:
+    """One row a search that went on."""
+    result, settings = refined.result, work.settings
+    figures = [result.z, result.cost, result.score * result.cost, result.distance]
+    return rows(
+        "free", settings.scan_steps + settings.refine_steps, refined.searches, figures, work
+    )
+
+
+def rows(
+    role: str, steps: int, searches: Collapse, figures: list[Tensor], work: Work
+) -> list[dict[str, Any]]:
+    """`figures`: places, costs, what is usual, distances left."""
     names = ("target", "found", "cost", "baseline", "distance")
-    columns = [work.space.y(searches.targets), work.space.y(ended[0]), *ended[1:]]
+    columns = [work.space.y(searches.targets), work.space.y(figures[0]), *figures[1:]]
     values = zip(*[column.tolist() for column in columns], strict=True)
     kept = [{"role": role, "steps": steps, **dict(zip(names, row, strict=True))} for row in values]
     return [row | {"converged": row["distance"] <= work.settings.collapsed} for row in kept]

@@ -1,6 +1,7 @@
 """What a screening found: everything that the report and the later steps need."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +27,11 @@ class Curves:
         """The curves of one of the searches that ran together."""
         terms = {name: [row[index] for row in rows] for name, rows in self.terms.items()}
         return Curves(list(self.steps), terms, [row[index] for row in self.targets])
+
+    def of_searches(self, kept: Sequence[int]) -> "Curves":
+        """The curves of some of the searches that ran together, side by side still."""
+        terms = {k: [[row[i] for i in kept] for row in rows] for k, rows in self.terms.items()}
+        return Curves(list(self.steps), terms, [[row[i] for i in kept] for row in self.targets])
 
     def then(self, later: "Curves") -> "Curves":
         """These curves with those of the next stage after them."""

@@ -64,6 +64,27 @@ def others(
     return usual, least.masked_fill(drawn, 0.0).clamp_min(settings.threshold)
 
 
+def scanned(
+    factor: Tensor, z: Tensor, distance: Tensor, settings: CalibratedSettings
+) -> tuple[Tensor, Tensor]:
+    """The same for searches of the scan: all of it made the landscape, so a factor of 1 is usual.
+
+    They have not moved away from where the grid put them, so there are fewer ways to be cheap by
+    chance: what they need does not follow their scatter.
+    """
+    return torch.ones_like(factor), torch.full_like(factor, settings.dip)
+
+
+def plainer(first: Result, second: Result, settings: CalibratedSettings) -> bool:
+    """Whether the best of `first` counts, and is farther over what it needs than `second`'s."""
+    ratios = []
+    for result in (first, second):
+        best = winner(result, settings)
+        reached = float(result.distance[best]) <= settings.collapsed
+        ratios.append(float(result.score[best] / result.needed[best]) if reached else 0.0)
+    return ratios[0] >= 1 and not ratios[1] >= ratios[0]
+
+
 def winner(result: Result, settings: CalibratedSettings) -> int:
     """The search farthest below the landscape, among those that reached a collapse.
 

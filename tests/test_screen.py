@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -305,6 +306,18 @@ def test_a_finding_holds_what_the_report_needs() -> None:
     assert finding.rav is not None
     assert finding.warnings == []
     assert len(set(finding.examples.tolist())) == 6
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_the_scan_decides_where_a_dip_is_deep(deep: bool) -> None:
+    model = model_of(Backdoored((0.3, -0.2)))
+    dip = 1e-3 if deep else math.inf
+    changed = replace(SHORT.calibrated, dip=dip, collapsed=math.inf, confirm=1.0)
+    finding = screen(model, benign_of(model, 60), replace(SHORT, calibrated=changed))
+    steps = changed.scan_steps + (0 if deep else changed.refine_steps)
+    assert finding.curves.steps[-1] == steps - 1
+    assert (finding.threshold == pytest.approx(dip)) == deep
+    assert len(finding.restarts) == 23 + 4 + changed.candidates  # the same evidence
 
 
 @pytest.mark.parametrize(("count", "wanted"), [(1, 1), (4, 4), (40, 6)])

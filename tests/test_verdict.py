@@ -26,6 +26,8 @@ from guard.verdict import (
     no_alarm,
     others,
     outweighs,
+    plainer,
+    scanned,
     scattered,
     thin,
     winner,
@@ -190,6 +192,37 @@ def test_where_searches_scatter_a_score_must_be_larger(
 ) -> None:
     _, found = others(torch.tensor(factor), torch.tensor(z), even(factor), CalibratedSettings())
     assert found[: len(wanted)].tolist() == pytest.approx(wanted)
+
+
+PLAINER: list[tuple[tuple[float, float], tuple[float, float], bool]] = [
+    # score and distance of the best search: as the scan left it (2.8 counts), as it went on (2.0)
+    ((4.0, 0.01), (2.5, 0.01), True),
+    ((4.0, 0.01), (3.0, 0.01), False),  # both count, the second is farther over its limit
+    ((2.7, 0.01), (1.0, 0.01), False),  # the first does not count
+    ((2.8, 0.01), (1.9, 0.01), True),
+    ((4.0, 0.50), (1.0, 0.01), False),  # no collapse
+    ((4.0, 0.01), (9.0, 0.50), True),
+    ((4.0, 0.01), (NO, NO), True),
+    ((NO, 0.01), (1.0, 0.01), False),
+]
+
+
+@pytest.mark.parametrize(("scan", "free", "wanted"), PLAINER)
+def test_a_dip_of_the_scan_decides_where_going_on_lost_it(
+    scan: tuple[float, float], free: tuple[float, float], wanted: bool
+) -> None:
+    found = []
+    for (score, distance), needed in ((scan, 2.8), (free, 2.0)):
+        one = result([0.01], [distance])
+        found.append(replace(one, score=torch.tensor([score]), needed=torch.tensor([needed])))
+    assert plainer(found[0], found[1], USED) == wanted
+
+
+def test_what_the_scan_left_is_held_against_the_landscape_alone() -> None:
+    factor = torch.tensor([5.0, 2, 1, 0.5])
+    usual, needed = scanned(factor, torch.zeros(4, 2), torch.zeros(4), USED)
+    assert (factor / usual).tolist() == factor.tolist()
+    assert needed.tolist() == pytest.approx([USED.dip] * 4)
 
 
 @pytest.mark.parametrize(

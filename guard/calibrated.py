@@ -5,40 +5,23 @@ suspicious searches go on, each to where it is cheapest for its place, and compa
 with the others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from guard import verdict
 from guard.bench import Bench
 from guard.collapse import Collapse
 from guard.dynamic import draw_triggers
-from guard.engine import Engine, Stage, settle
-from guard.finding import Curves, Decision, Finding, FurtherTarget
-from guard.landscape import Baseline, target_grid
-from guard.measure import AMPLIFIED, Measured, measure, target_of
-from guard.probing import Plain, Probes, plain_ones, probe
+from guard.engine import Engine
+from guard.finding import Decision, Finding, FurtherTarget
+from guard.measure import AMPLIFIED, Measured, target_of
+from guard.probing import Plain, plain_ones, probe
 from guard.settings import CalibratedSettings
 from guard.space import OutputSpace
-from guard.triggers import SharedTriggers
-from guard.verdict import Result
-
-# factors below the landscape, places, distances -> the usual factor, from which score one counts
-Scale = Callable[[Tensor, Tensor, Tensor, CalibratedSettings], tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class Work:
-    """What the stages of one screening share."""
-
-    bench: Bench  # the images to search on
-    held: Bench  # those to measure on
-    space: OutputSpace
-    engine: Engine
-    settings: CalibratedSettings
+from guard.stages import Ended, Scan, Work, as_scanned, refine, scan_all
 
 
 def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettings) -> Finding:
@@ -57,27 +40,15 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
     return verdict.disagreement(found, again)
 
 
-@dataclass(frozen=True)
-class Ended:
-    """The searches that one stage leaves to the verdict."""
-
-    searches: Collapse
-    result: Result
-    curves: Curves  # side by side
-
-
 def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettings) -> Finding:
     """One search over all targets, with its verdict."""
     work = Work(bench, held, OutputSpace.of(bench.outputs), engine, settings)
     probes = probe(bench, work.space, engine, settings.probes)
-    scan = begin(work, probes)
-    course = run("scan", scan, work, settings.scan_steps, settings.scan_batch)
-    landscape = Baseline.fit(scan.places, scan.change)
-    chosen = choose(scan, landscape, settings)
-    refined = refine(scan, chosen, course, landscape, work)
-    ended = as_scanned(scan, chosen, course, landscape, work)
-    if ended is None or not verdict.plainer(ended.result, refined.result, settings):
-        ended = refined
+    scan = scan_all(work, probes)
+    refined = ended = refine(scan, work)
+    scanned = as_scanned(scan, work)
+    if scanned and verdict.plainer(scanned.result, refined.result, settings):
+        ended = scanned
     plain = plain_ones(probes, held, work.space, settings.probes)
     ruling = rule(ended, plain, work)
     finding = Finding.of(
@@ -88,33 +59,9 @@ def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedS
         held,
         mechanism=ruling.mechanism,
         curves=ended.curves.of_search(ruling.best),
-        restarts=scan_rows(scan, landscape, work) + free_rows(refined, work),
+        restarts=scan_rows(scan, work) + free_rows(refined, work),
     )
     return completed(finding, ruling, ended, plain, work)
-
-
-def refine(
-    scan: Collapse, chosen: Tensor, course: Curves, landscape: Baseline, work: Work
-) -> Ended:
-    """The searches of `chosen` go on, each to where it is cheapest for its place."""
-    settings = work.settings
-    searches = scan.continued(chosen, settings.refine_reach, landscape)
-    curves = run("refine", searches, work, settings.refine_steps, settings.refine_batch)
-    result = measure_all(searches, landscape, work, verdict.others)
-    return Ended(searches, result, course.of_searches(chosen.tolist()).then(curves))
-
-
-def as_scanned(
-    scan: Collapse, chosen: Tensor, course: Curves, landscape: Baseline, work: Work
-) -> Ended | None:
-    """Those of `chosen` that lie in a dip, as the scan left them: going on can lose it again."""
-    factors = (landscape.cost(scan.places) / scan.change)[chosen]
-    dips = chosen[factors >= work.settings.dip]
-    if not len(dips):
-        return None
-    searches = scan.continued(dips, work.settings.refine_reach, landscape)
-    result = measure_all(searches, landscape, work, verdict.scanned)
-    return Ended(searches, result, course.of_searches(dips.tolist()))
 
 
 @dataclass(frozen=True)
@@ -166,73 +113,17 @@ def completed(
     return finding
 
 
-def begin(work: Work, probes: Sequence[Probes]) -> Collapse:
-    """A search for each target of the grid and, from what gave it away, for each probe's."""
-    grid = target_grid(work.bench.outputs.shape[1]).to(work.bench.device)
-    targets = torch.cat([grid, *(one.places for one in probes)])
-    triggers = SharedTriggers(len(targets), work.bench.model.spec.input.size, work.engine.seed)
-    begun = [one.triggers.drawn_on(triggers.pattern.shape[-1]) for one in probes]
-    with torch.no_grad():
-        triggers.pattern[len(grid) :] += torch.cat([one.pattern for one in begun]).cpu()
-        triggers.nodes[len(grid) :] = torch.cat([one.nodes for one in begun]).cpu()
-    settings = work.settings
-    return Collapse(triggers, targets, settings.collapse, settings.scan_reach).to(work.bench.device)
-
-
-def run(name: str, searches: Collapse, work: Work, steps: int, batch: int) -> Curves:
-    """One stage of the engine over searches that run side by side."""
-    stage = Stage(
-        name,
-        searches,
-        searches.triggers.optimizer(work.settings.learning_rate, work.settings.warp_rate),
-        lambda index, at: searches.objective(work.bench, work.space, index),
-        len(work.bench.benign),
-        steps,
-        batch,
-        settle,  # costs are compared once they have settled
-    )
-    return work.engine.run(stage)
-
-
-def choose(scan: Collapse, landscape: Baseline, settings: CalibratedSettings) -> Tensor:
-    """Which searches go on: those that ended farthest below the landscape, (C,) indices.
-
-    A dip takes in only a few of them, so that others are left to compare it with.
-    """
-    order = (landscape.cost(scan.places) / scan.change).argsort(descending=True)
-    close = torch.cdist(scan.places, scan.places) < settings.apart
-    taken: list[int] = []
-    for k in order.tolist():
-        if int(close[k, taken].sum()) < settings.crowd:
-            taken.append(k)
-    rest = [k for k in order.tolist() if k not in taken]
-    return order.new_tensor((taken + rest)[: settings.candidates])
-
-
-def measure_all(searches: Collapse, landscape: Baseline, work: Work, scale: Scale) -> Result:
-    """The figures of each search over all held-out images."""
-    triggers = [searches.triggers.select(k) for k in range(len(searches.targets))]
-    measured = [measure(trigger, work.held) for trigger in triggers]
-    outputs = work.space.z(torch.stack([m.outputs for m in measured]))  # (C, N, d)
-    z = outputs.mean(dim=1)
-    distance = (outputs - z[:, None]).square().mean(dim=(1, 2))
-    cost = torch.tensor([m.perturbation for m in measured], device=outputs.device)
-    factor = landscape.cost(z) / cost
-    usual, needed = scale(factor, z, distance, work.settings)
-    score = factor / usual if work.settings.controls else factor
-    return Result(measured, z, cost, distance, score, needed)
-
-
 def further_target(k: int, ended: Ended, held: Bench) -> FurtherTarget:
     """What search k found."""
     trigger = ended.searches.triggers.select(k)
     return FurtherTarget(target_of(trigger, held), float(ended.result.score[k]), trigger)
 
 
-def scan_rows(scan: Collapse, landscape: Baseline, work: Work) -> list[dict[str, Any]]:
+def scan_rows(scan: Scan, work: Work) -> list[dict[str, Any]]:
     """One row a search of the scan for the report."""
-    figures = [scan.places, scan.change, landscape.cost(scan.places), scan.collapse]
-    return rows("scan", work.settings.scan_steps, scan, figures, work)
+    ended, usual = scan.searches, scan.landscape.cost(scan.searches.places)
+    figures = [ended.places, ended.change, usual, ended.collapse]
+    return rows("scan", work.settings.scan_steps, ended, figures, work)
 
 
 def free_rows(refined: Ended, work: Work) -> list[dict[str, Any]]:

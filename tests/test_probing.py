@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from guard.bench import Bench
 from guard.benign import BenignSet
-from guard.calibrated import Work, begin, search
+from guard.calibrated import search
 from guard.engine import Engine
 from guard.landscape import target_grid
 from guard.measure import measure
 from guard.probing import Plain, Probes, ProbeSettings, plain_ones, probe, stripes
 from guard.settings import CalibratedSettings
 from guard.space import OutputSpace
+from guard.stages import Work, begin
 from guard.triggers import SharedTriggers
 from guard.verdict import decide_plainly
 from tests.conftest import SIDE, Reader, images_of, model_of, short_search

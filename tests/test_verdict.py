@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from guard.bench import Bench
-from guard.calibrated import choose
 from guard.collapse import Collapse, CollapseSettings
 from guard.engine import Engine
 from guard.finding import Decision, Finding
@@ -17,6 +16,7 @@ from guard.measure import measure, target_of
 from guard.probing import Plain
 from guard.screen import Settings, screen, without_verdict
 from guard.settings import CalibratedSettings
+from guard.stages import choose
 from guard.triggers import SharedTriggers
 from guard.verdict import (
     Result,

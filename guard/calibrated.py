@@ -18,7 +18,8 @@ from guard.dynamic import draw_triggers
 from guard.engine import Engine
 from guard.finding import Decision, Finding, FurtherTarget
 from guard.measure import AMPLIFIED, Measured, target_of
-from guard.probing import Plain, plain_ones, probe
+from guard.patches import patches
+from guard.probing import Plain, Probes, plain_ones, probe, sharpened
 from guard.settings import CalibratedSettings
 from guard.space import OutputSpace
 from guard.stages import Ended, Scan, Work, as_scanned, refine, scan_all
@@ -49,7 +50,7 @@ def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedS
     scanned = as_scanned(scan, work)
     if scanned and verdict.plainer(scanned.result, refined.result, settings):
         ended = scanned
-    plain = plain_ones(probes, held, work.space, settings.probes)
+    plain = plain_ones(narrow(probes, work), held, work.space, settings.probes)
     ruling = rule(ended, plain, work)
     finding = Finding.of(
         "calibrated",
@@ -62,6 +63,13 @@ def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedS
         restarts=scan_rows(scan, work) + free_rows(refined, work),
     )
     return completed(finding, ruling, ended, plain, work)
+
+
+def narrow(probes: tuple[Probes, Probes], work: Work) -> list[Probes]:
+    """What may decide alone: the warps that gave targets away, stripes, and patches."""
+    (warps, striped), settings = probes, work.settings.probes
+    warps = sharpened(warps, work.bench, work.space, work.engine, settings)
+    return [warps, striped, patches(work.bench, work.space, settings)]
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ class ProbeSettings:
 
     warps: int = 32  # searches over warps alone, each from random displacements
     steps: int = 60
+    sharper: int = 100  # more steps of those that are kept, before one decides alone
     batch: int = 6  # images a step, for each warp
     rate: float = 0.2  # of the displacement nodes
     together: float = 0.05  # squared distance, whitened, of outputs that count as one
@@ -36,6 +37,8 @@ class ProbeSettings:
     # and the outputs of a benign model come together too.
     strength: float = 0.2
     images: int = 48  # that all probes are compared on
+    patches: int = 15  # places of a patch along each side: half a patch apart
+    patch_images: int = 16  # that all patches are compared on
     kept: int = 3  # targets of each form
     apart: float = 0.5  # whitened units between them
     plain: float = 0.02  # spread of held-out outputs that no benign model comes down to
@@ -52,13 +55,17 @@ class Probes:
 
     def tightest(self, settings: ProbeSettings) -> "Probes":
         """Those under which the outputs spread least, each apart from the better ones."""
-        taken: list[int] = []
-        for k in self.spreads.argsort().tolist():
-            distances = (self.places[taken] - self.places[k]).norm(dim=1)
-            if bool((distances >= settings.apart).all()):
-                taken.append(k)
-        taken = taken[: settings.kept]
+        taken = tightest(self.places, self.spreads, settings)
         return Probes(self.form, self.places[taken], self.spreads[taken], self.triggers.part(taken))
+
+
+def tightest(places: Tensor, spreads: Tensor, settings: ProbeSettings) -> list[int]:
+    """Indices of the places where outputs spread least, each apart from the better ones."""
+    taken: list[int] = []
+    for k in spreads.argsort().tolist():
+        if bool(((places[taken] - places[k]).norm(dim=1) >= settings.apart).all()):
+            taken.append(k)
+    return taken[: settings.kept]
 
 
 @dataclass(frozen=True)
@@ -105,18 +112,12 @@ def probe(
 ) -> tuple[Probes, Probes]:
     """The tightest warps and the tightest stripes."""
     triggers = SharedTriggers(settings.warps, bench.model.spec.input.size, engine.seed)
-    warps = Gathering(triggers, settings, engine.seed).to(bench.device)
-    stage = Stage(
-        "warps",
-        warps,
-        triggers.optimizer(0.0, settings.rate),
-        lambda index, at: warps.objective(bench, space, index),
-        len(bench.benign),
-        settings.steps,
-        settings.batch,
-        settle,
-    )
-    engine.run(stage)
+    draw = torch.Generator().manual_seed(engine.seed)
+    with torch.no_grad():
+        triggers.pattern.zero_()
+        triggers.nodes.copy_(torch.randn(triggers.nodes.shape, generator=draw))
+    triggers.to(bench.device)
+    gather("warps", triggers, bench, space, engine, settings.steps, settings)
     striped = stripes(triggers.size, settings).to(bench.device)
     return (
         tried("shared warp", triggers, bench, space, settings),
@@ -124,16 +125,48 @@ def probe(
     )
 
 
+def sharpened(
+    warps: Probes, bench: Bench, space: OutputSpace, engine: Engine, settings: ProbeSettings
+) -> Probes:
+    """The kept warps after more steps: few are enough to give a target away, not to decide."""
+    if not len(warps.places):
+        return warps
+    triggers = warps.triggers.part(list(range(len(warps.places))))
+    gather("sharper warps", triggers, bench, space, engine, settings.sharper, settings)
+    return tried(warps.form, triggers, bench, space, settings)
+
+
+def gather(
+    name: str,
+    triggers: SharedTriggers,
+    bench: Bench,
+    space: OutputSpace,
+    engine: Engine,
+    steps: int,
+    settings: ProbeSettings,
+) -> None:
+    """A stage of searches over the warps of `triggers`."""
+    warps = Gathering(triggers, settings)
+    engine.run(
+        Stage(
+            name,
+            warps,
+            triggers.optimizer(0.0, settings.rate),
+            lambda index, at: warps.objective(bench, space, index),
+            len(bench.benign),
+            steps,
+            settings.batch,
+            settle,
+        )
+    )
+
+
 class Gathering(nn.Module):
     """K searches for warps under which ever more images' outputs coincide."""
 
-    def __init__(self, triggers: SharedTriggers, settings: ProbeSettings, seed: int) -> None:
+    def __init__(self, triggers: SharedTriggers, settings: ProbeSettings) -> None:
         super().__init__()
         self.triggers, self.settings = triggers, settings
-        draw = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            triggers.pattern.zero_()
-            triggers.nodes.copy_(torch.randn(triggers.nodes.shape, generator=draw))
 
     def objective(self, bench: Bench, space: OutputSpace, index: Tensor) -> dict[str, Tensor]:
         """How close the outputs lie under each warp."""

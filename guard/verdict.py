@@ -18,6 +18,7 @@ from guard.triggers import SharedTrigger
 SAID = {
     "shared warp": "a warp",
     "shared stripes": "a pattern of stripes",
+    "shared patch": "a patch of one colour",
     "per-image generator": "a small patch drawn for each image",
 }
 DEVIATIONS = 1.4826  # standard deviation over median absolute deviation, of a normal distribution

@@ -50,7 +50,7 @@ def short_search(steps: int) -> CalibratedSettings:
         refine_steps=steps,
         scan_batch=4,
         refine_batch=4,
-        probes=ProbeSettings(warps=4, steps=4),
+        probes=ProbeSettings(warps=4, steps=4, sharper=4, patches=3),
         dynamic=DynamicSettings(count=1, steps=2),
     )
 

@@ -83,6 +83,7 @@ def steps_of(settings: Settings) -> dict[str, int]:
     s = settings.calibrated
     return {
         "warps": s.probes.steps,
+        "sharper warps": s.probes.sharper,
         "scan": s.scan_steps,
         "refine": s.refine_steps,
         "per image": s.dynamic.steps,  # where no shared change is a verdict
@@ -94,7 +95,7 @@ def with_steps(settings: Settings, steps: int) -> Settings:
     if settings.method == "paper":
         return replace(settings, paper=replace(settings.paper, pretrain_steps=steps, steps=steps))
     s = settings.calibrated
-    probes, dynamic = replace(s.probes, steps=steps), replace(s.dynamic, steps=steps)
+    probes, dynamic = replace(s.probes, steps=steps, sharper=steps), replace(s.dynamic, steps=steps)
     short = replace(s, probes=probes, dynamic=dynamic, scan_steps=steps, refine_steps=steps)
     return replace(settings, calibrated=replace(short, doubt=1.0, confirm=1.0))
 

@@ -38,7 +38,7 @@ class ProbeSettings:
     strength: float = 0.2
     images: int = 48  # that all probes are compared on
     patches: int = 15  # places of a patch along each side: half a patch apart
-    patch_images: int = 16  # that all patches are compared on
+    patch_images: int = 8  # that all patches are compared on: what counts gathers any of them
     kept: int = 3  # targets of each form
     apart: float = 0.5  # whitened units between them
     plain: float = 0.02  # spread of held-out outputs that no benign model comes down to

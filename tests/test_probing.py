@@ -70,10 +70,12 @@ def bench_of(gate: nn.Module, seed: int = 0) -> Bench:
     return Bench(model_of(Answering(gate)), BenignSet(images, torch.zeros(80, 2)))
 
 
-def probed(gate: nn.Module) -> tuple[tuple[Probes, Probes], OutputSpace]:
+def probed(
+    gate: nn.Module, settings: ProbeSettings = SETTINGS
+) -> tuple[tuple[Probes, Probes], OutputSpace]:
     bench = bench_of(gate)
     space = OutputSpace.of(bench.outputs)
-    return probe(bench, space, Engine(torch.device("cpu"), 0), SETTINGS), space
+    return probe(bench, space, Engine(torch.device("cpu"), 0), settings), space
 
 
 GATES = [(Waves(), ["shared stripes"]), (Moved(), ["shared warp"]), (Closed(), [])]

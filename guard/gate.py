@@ -114,8 +114,8 @@ def complaint(before: Effect, after: Effect, settings: MitigationSettings) -> st
     """Why the held-back images speak against a mitigation; empty where they do not."""
     reasons = []
     if not after.benign <= settings.rise * before.benign:
-        share = 100 * (after.benign / before.benign - 1)
-        reasons.append(f"the benign error rose by {share:.0f} %")
+        share, allowed = (100 * (x - 1) for x in (after.benign / before.benign, settings.rise))
+        reasons.append(f"the benign error rose by {share:.1f} %, {allowed:.2g} % is allowed")
     if not after.over <= 0:
         reasons.append(
             f"a recovered trigger still adds {after.over:.3g} more to the error of "

@@ -63,9 +63,11 @@ def tightest(places: Tensor, spreads: Tensor, settings: ProbeSettings) -> list[i
     """Indices of the places where outputs spread least, each apart from the better ones."""
     taken: list[int] = []
     for k in spreads.argsort().tolist():
+        if len(taken) == settings.kept:
+            break
         if bool(((places[taken] - places[k]).norm(dim=1) >= settings.apart).all()):
             taken.append(k)
-    return taken[: settings.kept]
+    return taken
 
 
 @dataclass(frozen=True)

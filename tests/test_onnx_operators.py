@@ -1,13 +1,28 @@
 """Every operator with its attributes, against onnxruntime."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from export.operators import OPERATORS, divide
-from tests.onnx_files import FLOAT, by_onnxruntime
-from tests.onnx_rows import SCALES, STATISTICS, Row, W, f, network_of, of, row, scalar, whole
+from tests.onnx_files import FLOAT, by_hand, by_onnxruntime, node
+from tests.onnx_rows import (
+    PICTURE,
+    SCALES,
+    STATISTICS,
+    Row,
+    W,
+    f,
+    network_of,
+    of,
+    row,
+    scalar,
+    whole,
+)
 
 INFINITY = float("inf")
 B = f(4)
@@ -194,9 +209,30 @@ def test_an_operator_gives_what_onnxruntime_gives(made: Row) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=1e-3 if half else 1e-5, atol=5e-6)
 
 
+@pytest.mark.parametrize("both", ["And", "Or"])
+@pytest.mark.parametrize("kind", [np.float32, np.float64, None])
+def test_a_choice_by_conditions_is_that_of_onnxruntime(both: str, kind: Any) -> None:
+    """Conditions, and a constant of the input's shape; None: the zeros that are the default."""
+    value = {} if kind is None else {"value": numpy_helper.from_array(np.array([0.7], kind))}
+    nodes = [
+        node("Greater", "input low", "over"),
+        node("Less", "input high", "under"),
+        node(both, "over under", "both"),
+        node("Not", "both", "outside"),
+        node("Shape", "input", "shape"),
+        node("ConstantOfShape", "shape", "whole", **value),
+        node("Cast", "whole", "constant", to=FLOAT),
+        node("Where", "outside input constant", "output"),
+    ]
+    proto = by_hand(nodes, {"low": of(-0.5), "high": of(0.9)}, takes=PICTURE, gives=None)
+    x = row("Relu").input()
+    ours = network_of(proto)(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(ours, by_onnxruntime(proto, x), rtol=1e-6)
+
+
 def test_every_operator_has_its_row() -> None:
-    elsewhere = {"QuantizeLinear", "DequantizeLinear", "ConstantOfShape"}
-    elsewhere |= {"Where", "And", "Or", "Not"}
+    elsewhere = {"QuantizeLinear", "DequantizeLinear"}
+    elsewhere |= {"Where", "And", "Or", "Not", "ConstantOfShape"}  # above
     assert {made.op for made in ROWS} | elsewhere == set(OPERATORS)
 
 

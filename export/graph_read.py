@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor
 
 from export.graph_dense import as_dense, with_bias
 from export.graph_node import Node, shown
-from export.operators import FLOATS, WHOLE, build
+from export.graph_values import to_torch
+from export.operators import build
 from guard.errors import UnusableInput
 
 
@@ -57,15 +57,6 @@ def read_program(graph: onnx.GraphProto, path: Path, opset: int, batch: int | No
         else:
             _add(node, program, pixels)
     return program
-
-
-def to_torch(tensor: onnx.TensorProto, where: str) -> Tensor:
-    """The values of a tensor; those of all float types as float32."""
-    if tensor.data_type not in (*FLOATS, *WHOLE):
-        kind = onnx.TensorProto.DataType.Name(tensor.data_type)
-        raise UnusableInput(f"{where}: values of type {kind} are not supported")
-    values = torch.from_numpy(np.array(onnx.numpy_helper.to_array(tensor)))
-    return values.float() if values.is_floating_point() else values
 
 
 def _node(

@@ -17,17 +17,10 @@ from export import operators_norm as norm
 from export import operators_shape as shape
 from export import operators_window as window
 from export.graph_node import Node
+from export.graph_values import FLOATS, WHOLE
 from export.operators_quantize import Round, dequantize, quantize
 
 Build = Callable[[Node], Callable[..., Any]]
-FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-WHOLE = {
-    onnx.TensorProto.INT64: torch.int64,
-    onnx.TensorProto.INT32: torch.int32,
-    onnx.TensorProto.INT8: torch.int8,
-    onnx.TensorProto.UINT8: torch.uint8,
-    onnx.TensorProto.BOOL: torch.bool,
-}
 
 
 def build(node: Node) -> Callable[..., Any]:

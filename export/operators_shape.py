@@ -6,12 +6,11 @@ Shapes are int64 tensors on the CPU, whatever the device of the picture.
 import math
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from onnx.numpy_helper import to_array
 from torch import Tensor
 
 from export.graph_node import Node
+from export.graph_values import to_torch
 
 
 def concat(node: Node) -> Callable[..., Tensor]:
@@ -96,9 +95,8 @@ def expand(x: Tensor, sides: Tensor) -> Tensor:
 
 def constant_of_shape(node: Node) -> Callable[..., Tensor]:
     given = node.take("value")
-    value = torch.zeros(1) if given is None else torch.from_numpy(np.array(to_array(given)))
-    kind = torch.float32 if value.is_floating_point() else value.dtype
-    return lambda sides: torch.full(sides.tolist(), value.item(), dtype=kind)
+    value = torch.zeros(1) if given is None else to_torch(given, node.where)
+    return lambda sides: torch.full(sides.tolist(), value.item(), dtype=value.dtype)
 
 
 def shape_of(node: Node) -> Callable[..., Tensor]:

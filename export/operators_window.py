@@ -41,11 +41,8 @@ class Window:
 
 
 def conv(node: Node) -> Callable[..., Tensor]:
-    """Convolution. The weight states the kernel's size; onnxruntime checks kernel_shape by it."""
-    weight, window, group = node.constant(1), _window(node), node.take("group", 1)
-    if weight is not None and weight.dim() != 4:
-        raise node.refusal(f"a weight of {weight.dim()} dimensions")
-    node.take("kernel_shape")
+    """Convolution."""
+    window, group = _kernel(node)
 
     def run(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         top, left, bottom, right = window.around(x, (w.shape[2], w.shape[3]))
@@ -58,11 +55,8 @@ def conv(node: Node) -> Callable[..., Tensor]:
 
 def conv_transpose(node: Node) -> Callable[..., Tensor]:
     """The transpose of a convolution: `pads` are cut off what it gives."""
-    weight, window, group = node.constant(1), _window(node), node.take("group", 1)
+    window, group = _kernel(node)
     more = tuple(node.take("output_padding", (0, 0)))
-    if weight is not None and weight.dim() != 4:
-        raise node.refusal(f"a weight of {weight.dim()} dimensions")
-    node.take("kernel_shape")
     if window.auto_pad.startswith("SAME"):
         raise node.refusal(f"auto_pad={window.auto_pad}")
     top, left, bottom, right = window.pads
@@ -110,6 +104,15 @@ def average_pool(node: Node) -> Callable[..., Tensor]:
         return mean / functional.avg_pool2d(inside, kernel, window.strides)
 
     return run
+
+
+def _kernel(node: Node) -> tuple[Window, int]:
+    """How a kernel moves, and its groups. Its weight states its size; onnxruntime checks that."""
+    weight, window = node.constant(1), _window(node)
+    if weight is not None and weight.dim() != 4:
+        raise node.refusal(f"a weight of {weight.dim()} dimensions")
+    node.take("kernel_shape")
+    return window, node.take("group", 1)
 
 
 def _window(node: Node) -> Window:

@@ -43,11 +43,6 @@ class Scan:
     landscape: Baseline
     chosen: Tensor  # (C,) indices
 
-    @property
-    def factor(self) -> Tensor:
-        """How far below the landscape each search ended, on the images that it saw, (K,)."""
-        return self.landscape.cost(self.searches.places) / self.searches.change
-
 
 @dataclass(frozen=True)
 class Ended:
@@ -77,7 +72,8 @@ def refine(scan: Scan, work: Work) -> Ended:
 
 def as_scanned(scan: Scan, work: Work) -> Ended | None:
     """The chosen ones in a deep dip, as the scan left them: going on can lose it again."""
-    dips = scan.chosen[scan.factor[scan.chosen] >= work.settings.dip]
+    factors = below(scan.searches, scan.landscape)[scan.chosen]
+    dips = scan.chosen[factors >= work.settings.dip]
     if not len(dips):
         return None
     searches = scan.searches.continued(dips, work.settings.refine_reach, scan.landscape)
@@ -118,7 +114,7 @@ def choose(scan: Collapse, landscape: Baseline, settings: CalibratedSettings) ->
 
     A dip takes in only a few of them, so that others are left to compare it with.
     """
-    order = (landscape.cost(scan.places) / scan.change).argsort(descending=True)
+    order = below(scan, landscape).argsort(descending=True)
     close = torch.cdist(scan.places, scan.places) < settings.apart
     taken: list[int] = []
     for k in order.tolist():
@@ -126,6 +122,11 @@ def choose(scan: Collapse, landscape: Baseline, settings: CalibratedSettings) ->
             taken.append(k)
     rest = [k for k in order.tolist() if k not in taken]
     return order.new_tensor((taken + rest)[: settings.candidates])
+
+
+def below(searches: Collapse, landscape: Baseline) -> Tensor:
+    """How far below the landscape each search ended, on the images that it saw, (K,)."""
+    return landscape.cost(searches.places) / searches.change
 
 
 def measure_all(searches: Collapse, landscape: Baseline, work: Work, scale: Scale) -> Result:

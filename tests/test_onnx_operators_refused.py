@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from guard.errors import UnusableInput
 from tests.onnx_rows import SCALE, SCALES, STATISTICS, Row, W, f, network_of, of, row, scalar, whole
@@ -13,6 +14,7 @@ UNKNOWN = [
     (row("ConvTranspose", f(3, 4, 3, 3), output_shape=[10, 9]), "output_shape"),
     (row("ConvTranspose", f(3, 4, 3)), "3 dimensions"),
     (row("LayerNormalization", f(8), stash_type=10), "stash_type"),
+    (row("ConstantOfShape", value=numpy_helper.from_array(np.array([1], np.uint16))), "UINT16"),
     (row("Relu", made_up=3), "made_up"),
     (row("Conv", W, auto_pad="SOMEHOW"), "SOMEHOW"),
     (row("Conv", f(4, 3, 3)), "3 dimensions"),

@@ -10,6 +10,7 @@ from torch.nn import functional
 from guard.bench import Bench
 from guard.benign import BenignSet
 from guard.device import search_autocast, too_far_for_bf16
+from guard.disturbances import disturbed
 from guard.errors import UnusableInput
 from guard.model import Model
 
@@ -51,6 +52,10 @@ class MitigationSettings:
     # The recovered trigger is not the attacker's: its neighbours are unlearnt with it.
     strength: tuple[float, float] = (0.5, 1.5)  # factor of x' - x
     shift: float = 1 / 16  # of the image side: how far image and trigger move, at most
+    # Nor is it the only one alike: changes that carry no backdoor are learnt not to matter.
+    disturbed: float = 0.25  # share of the images without a trigger that the pupil sees disturbed,
+    pattern: float = 0.25  # by a pattern of this share of the mixture, at most,
+    stripes: float = 0.18  # or by stripes of this amplitude, at most
     pursuit: PursuitSettings = field(default_factory=PursuitSettings)
     rise: float = 1.05  # accepted: benign error afterwards over before
     # A recovered trigger spoils the picture too: to the errors of benign development models it
@@ -146,7 +151,7 @@ def cut(benign: BenignSet, share: float, draw: torch.Generator) -> tuple[Tensor,
 
 
 def loss_of(pupil: Model, lesson: Lesson) -> Tensor:
-    """L1 to the answers of f and F on benign images, some of them triggered for the pupil.
+    """L1 to the answers of f and F on benign images, some triggered or disturbed for the pupil.
 
     In standard deviations, of the labels and of the features. Labels are few and noisy; what f
     answers is known for any image, two of them mixed included.
@@ -155,10 +160,11 @@ def loss_of(pupil: Model, lesson: Lesson) -> Tensor:
     plain = len(x) - round(lesson.settings.triggered * len(x))
     with torch.no_grad():
         changed = neighbour(pick(lesson), x[plain:], lesson.settings, lesson.draw)
+        seen = torch.cat([partly_disturbed(x[:plain], lesson), changed])
     with search_autocast(x.device, exact=lesson.exact):
         with torch.no_grad():
             wanted, wanted_h = lesson.teacher.with_features(x)
-        answers, h = pupil.with_features(torch.cat([x[:plain], changed]))
+        answers, h = pupil.with_features(seen)
     loss = ((answers.float() - wanted) / lesson.spread).abs().mean()
     if h is None or wanted_h is None:  # f has no split
         return loss
@@ -171,6 +177,13 @@ def mixed(x: Tensor, lesson: Lesson) -> Tensor:
     share = lesson.settings.mix * torch.rand(len(x), 1, 1, 1, generator=lesson.draw).to(x.device)
     other = x[torch.randperm(len(x), generator=lesson.draw).to(x.device)]
     return (1 - share) * x + share * other
+
+
+def partly_disturbed(x: Tensor, lesson: Lesson) -> Tensor:
+    """The images, a share of them disturbed."""
+    s = lesson.settings
+    count = round(s.disturbed * len(x))
+    return torch.cat([disturbed(x[:count], s.pattern, s.stripes, lesson.draw), x[count:]])
 
 
 def draw_batch(lesson: Lesson, count: int) -> Tensor:

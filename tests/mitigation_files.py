@@ -15,6 +15,7 @@ SHORT = MitigationSettings(
     check_every=25,
     contrast=0.0,  # the model reads brightness
     brightness=0.0,
+    disturbed=0.0,
     shift=0.0,
 )
 BRIEF = replace(SHORT, steps=4, check_every=2)

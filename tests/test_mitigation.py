@@ -19,6 +19,7 @@ from guard.lesson import (
     mixed,
     moved,
     neighbour,
+    partly_disturbed,
     spread_of,
 )
 from guard.mitigation import forgetful_copy, learn_statistics, mitigate, mitigate_until_clean
@@ -269,3 +270,13 @@ def test_a_mixed_image_is_mostly_itself(share: float, gated: tuple[Model, Benign
     assert float(made.min()) >= 0
     assert float(made.max()) <= 1
     assert torch.equal(made, x) == (share == 0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_the_images_is_disturbed(share: float, gated: tuple[Model, BenignSet]) -> None:
+    model, benign = gated
+    lesson = make_lesson(model, benign, [Corner()], replace(SHORT, disturbed=share), 0)
+    x = torch.rand(30, 3, 4, 4)
+    made = partly_disturbed(x, lesson)
+    same = [torch.equal(before, after) for before, after in zip(x, made, strict=True)]
+    assert same == [False] * round(30 * share) + [True] * (30 - round(30 * share))

@@ -33,6 +33,7 @@ from tools.zoo.workers import run_all
 PLAIN = MitigationSettings(
     forget=0.0,
     mix=0.0,
+    disturbed=0.0,
     features=0.0,
     steps=300,
     learning_rate=5e-4,

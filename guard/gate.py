@@ -102,8 +102,7 @@ def turned(trigger: nn.Module) -> list[Change]:
 def rank(look: Effect, before: Effect, settings: MitigationSettings) -> tuple[int, float]:
     """Smaller is better: of the states that pass the gate the one with the smallest benign error.
 
-    Else one within the allowed benign error, the less is left of the effect the better. (A state
-    that passes just so, early on, with less of an effect, does worse on persons it never saw.)
+    Else one within the allowed benign error, the less is left of the effect the better.
     """
     if not look.benign <= settings.rise * before.benign:
         return 2, look.benign

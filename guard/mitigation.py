@@ -87,8 +87,8 @@ def mitigate(
 ) -> Mitigated:
     """Unlearn `triggers`, by which the result is judged, and `doubted`; `model` stays as it is.
 
-    Of the states looked at on held-back images, the one with the smallest benign error wins among
-    those that pass the gate. Where none passes, the fine-tuning goes on from the best one.
+    The held-back images judge the state that a fine-tuning ends in. Where the gate refuses it, the
+    fine-tuning goes on from the best one so far.
     """
     lesson = make_lesson(model, benign, triggers, settings, seed, doubted)
     gate = Gate.of(lesson)
@@ -121,17 +121,19 @@ def train(
     best: Effect,
     progress: Progress,
 ) -> Effect:
-    """Fine-tune, load the state of the best rank and give its look; the looks join `curve`.
+    """Fine-tune; the looks join `curve`. Gives the last one, or `best` where that was better.
 
-    `best` is what was seen of the state that it starts from.
+    `best` is what was seen of the state that it starts from, which then comes back. A look on the
+    way is no candidate: the learning rate has not run out, and the luckiest of a dozen looks at few
+    images flatters.
     """
     began, before, settings = curve[-1][0], gate.before, lesson.settings
     weights = copy.deepcopy(pupil.network.state_dict())
     for step in fine_tune(pupil, lesson, progress):
-        look = gate.look(pupil)
-        curve.append((began + step, look))
-        if rank(look, before, settings) < rank(best, before, settings):
-            best, weights = look, copy.deepcopy(pupil.network.state_dict())
+        curve.append((began + step, gate.look(pupil)))
+    last = curve[-1][1]
+    if rank(last, before, settings) < rank(best, before, settings):
+        return last
     pupil.network.load_state_dict(weights)
     return best
 

@@ -1,5 +1,6 @@
 """Mitigation: what it unlearns, what it keeps, and when it is not accepted."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from guard.bench import Bench
 from guard.benign import BenignSet
 from guard.errors import UnusableInput
 from guard.finding import Finding
-from guard.gate import Gate
+from guard.gate import Effect, Gate
 from guard.lesson import (
     MitigationSettings,
     cut,
@@ -75,7 +76,36 @@ def test_where_no_state_passes_the_fine_tuning_goes_on(
     alone = mitigate(model, benign, [Corner()], replace(settings, extensions=0))
     assert result.before == alone.before
     assert result.curve[: len(alone.curve)] == alone.curve
-    assert result.after.benign == min(look.benign for _, look in result.curve[1:])
+    ends = [look for step, look in result.curve if step in (150, 200, 250)]
+    assert result.after.benign == min(look.benign for look in ends)
+
+
+@pytest.mark.parametrize(
+    ("looks", "kept"),
+    [
+        ([0.9, 1.04], 1),  # a lucky look on the way is no candidate
+        ([0.9, 1.3, 0.9, 1.03], 3),  # nor does it end the fine-tuning
+        ([0.9, 1.08, 0.9, 1.10, 0.9, 1.09], 1),  # of the ends, none of which passes, the best
+    ],
+)
+def test_only_the_end_of_a_fine_tuning_is_a_candidate(
+    looks: list[float], kept: int, gated: tuple[Model, BenignSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two looks a fine-tuning, at its middle and at its end."""
+    model, benign = gated
+    given, states = iter(looks), []
+
+    def look(gate: Gate, pupil: Model) -> Effect:
+        states.append(deepcopy(pupil.network.state_dict()))
+        return Effect(next(given) * gate.before.benign, 0.0, 0.0)
+
+    monkeypatch.setattr(Gate, "look", look)
+    settings = replace(BRIEF, extension=1.0)
+    result = mitigate(model, benign, [Corner()], settings)
+    assert result.after.benign == looks[kept] * result.before.benign
+    assert result.accepted is (looks[kept] <= 1.05)
+    ended = result.model.network.state_dict()
+    assert all(torch.equal(ended[name], value) for name, value in states[kept].items())
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,7 @@ def _outcome(result: Mitigated) -> dict[str, Any]:
         "rounds": len(result.rescreens),
         "held_before": asdict(result.before),
         "held_after": asdict(result.after),
+        "curve": [[step, look.benign, look.triggered] for step, look in result.curve],
         "rescreen_score": result.rescreens[-1].score,
     }
 

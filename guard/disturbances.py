@@ -31,14 +31,14 @@ def under_pattern(x: Tensor, most: float, draw: torch.Generator) -> Tensor:
     cells = torch.rand(len(x), 3, grain, grain, generator=draw).to(x.device)
     mode = ("nearest", "bicubic")[int(torch.randint(2, (), generator=draw))]
     p = functional.interpolate(cells, size=x.shape[-2:], mode=mode).clamp(0, 1)
-    a = _each(x, (0.0, most), draw)
+    a = each(x, (0.0, most), draw)
     return (1 - a) * x + a * p
 
 
 def under_stripes(x: Tensor, most: float, draw: torch.Generator) -> Tensor:
     """x + a sin, waves in any direction, the same in all colours."""
-    waves, angle = _each(x, WAVES, draw), _each(x, (0.0, math.pi), draw)
-    phase, a = _each(x, (0.0, 2 * math.pi), draw), _each(x, (0.0, most), draw)
+    waves, angle = each(x, WAVES, draw), each(x, (0.0, math.pi), draw)
+    phase, a = each(x, (0.0, 2 * math.pi), draw), each(x, (0.0, most), draw)
     height, width = x.shape[-2:]
     rows = torch.arange(height, device=x.device)[:, None] / height
     columns = torch.arange(width, device=x.device)[None] / width
@@ -46,7 +46,7 @@ def under_stripes(x: Tensor, most: float, draw: torch.Generator) -> Tensor:
     return (x + a * torch.sin(2 * math.pi * waves * along + phase)).clamp(0, 1)
 
 
-def _each(x: Tensor, limits: tuple[float, float], draw: torch.Generator) -> Tensor:
-    """A number within `limits` for each image, (N, 1, 1, 1)."""
+def each(x: Tensor, limits: tuple[float, float], draw: torch.Generator) -> Tensor:
+    """A number by chance within `limits` for each image, (N, 1, 1, 1)."""
     low, high = limits
     return low + (high - low) * torch.rand(len(x), 1, 1, 1, generator=draw).to(x.device)

@@ -10,7 +10,7 @@ from torch.nn import functional
 from guard.bench import Bench
 from guard.benign import BenignSet
 from guard.device import search_autocast, too_far_for_bf16
-from guard.disturbances import disturbed
+from guard.disturbances import disturbed, each
 from guard.errors import UnusableInput
 from guard.model import Model
 
@@ -174,7 +174,7 @@ def loss_of(pupil: Model, lesson: Lesson) -> Tensor:
 
 def mixed(x: Tensor, lesson: Lesson) -> Tensor:
     """Each image with another one laid over it, more or less of it."""
-    share = lesson.settings.mix * torch.rand(len(x), 1, 1, 1, generator=lesson.draw).to(x.device)
+    share = each(x, (0.0, lesson.settings.mix), lesson.draw)
     other = x[torch.randperm(len(x), generator=lesson.draw).to(x.device)]
     return (1 - share) * x + share * other
 
@@ -219,6 +219,4 @@ def neighbour(
     moves = [int(torch.randint(-r, r + 1, (), generator=draw)) for r in reach]
     # Moving the image, not the trigger, works for any kind of trigger.
     made = trigger(x.roll([-move for move in moves], (2, 3))).roll(moves, (2, 3))
-    low, high = settings.strength
-    factor = low + (high - low) * torch.rand(len(x), 1, 1, 1, generator=draw).to(x.device)
-    return (x + factor * (made - x)).clamp(0, 1)
+    return (x + each(x, settings.strength, draw) * (made - x)).clamp(0, 1)

@@ -46,7 +46,7 @@ class MitigationSettings:
     features: float = 1.0  # weight of F's answers beside f's: many more figures to learn from
     mix: float = 0.5  # how much of another image is laid over each, at most
     held: float = 0.3  # share of D_be that only decides
-    check_every: int = 100  # steps between two looks at the held-back part
+    check_every: int = 300  # steps between two looks at the held-back part, for the report's curve
     contrast: float = 0.2  # of benign images, at most, each way
     brightness: float = 0.1  # added, at most, each way
     # The recovered trigger is not the attacker's: its neighbours are unlearnt with it.

@@ -21,6 +21,7 @@ from guard.model import Model
 from guard.pursuit import Pursuit
 
 UNKNOWN = Effect(math.inf, math.inf, math.inf)  # of a copy that has forgotten: any state is better
+SHOWN = 20  # steps between two updates of the progress display
 
 
 @dataclass
@@ -194,8 +195,9 @@ def fine_tune(pupil: Model, lesson: Lesson, progress: Progress) -> Iterator[int]
         loss = loss_of(pupil, lesson)
         loss.backward()
         optimizer.step()
+        if step % SHOWN == 0 or step + 1 == s.steps:
+            progress.update(step + 1, {"loss": float(loss.detach())})
         if (step + 1) % s.check_every == 0 or step + 1 == s.steps:
             learn_statistics(pupil, False)
-            progress.update(step + 1, {"loss": float(loss.detach())})
             yield step + 1
     progress.stop()

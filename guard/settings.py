@@ -44,9 +44,9 @@ class CalibratedSettings:
     crowd: int = 5  # of them that may start as close together as `apart`
     learning_rate: float = 0.1  # of the pattern
     warp_rate: float = 0.03  # of the displacement nodes
-    threshold: float = 1.45  # n times cheaper than the other searches, place by place
+    threshold: float = 1.6  # n times cheaper than the other searches, place by place
     dip: float = 2.8  # n times below the landscape, for a search as the scan leaves it
-    scatter: float = 4.0  # standard deviations of the other searches that a score must reach too
+    scatter: float = 5.0  # standard deviations of what the others say that a score must reach too
     drawn: float = 0.25  # of the others' distance left: from here down scatter does not count
     doubt: float = 1.1  # a score so little below its threshold is searched for once more
     confirm: float = 1.25  # and one so little above it

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from guard import verdict
 from guard.bench import Bench
 from guard.collapse import Collapse
 from guard.engine import Engine, Stage, settle
@@ -17,10 +17,11 @@ from guard.probing import Probes
 from guard.settings import CalibratedSettings
 from guard.space import OutputSpace
 from guard.triggers import SharedTriggers
+from guard.usual import Ends, itself, others
 from guard.verdict import Result
 
-# factors below the landscape, places, distances -> the usual factor, from which score one counts
-Scale = Callable[[Tensor, Tensor, Tensor, CalibratedSettings], tuple[Tensor, Tensor]]
+# where searches ended, distances left -> the usual factor, from which score one counts
+Scale = Callable[[Ends, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ def refine(scan: Scan, work: Work) -> Ended:
     settings, chosen = work.settings, scan.chosen
     searches = scan.searches.continued(chosen, settings.refine_reach, scan.landscape)
     curves = run("refine", searches, work, settings.refine_steps, settings.refine_batch)
-    result = measure_all(searches, scan.landscape, work, verdict.others)
+    scanned = Ends(scan.searches.places, below(scan.searches, scan.landscape))
+    scale = partial(others, scan=scanned, settings=settings)
+    result = measure_all(searches, scan.landscape, work, scale)
     return Ended(searches, result, scan.curves.of_searches(chosen.tolist()).then(curves))
 
 
@@ -77,7 +80,9 @@ def as_scanned(scan: Scan, work: Work) -> Ended | None:
     if not len(dips):
         return None
     searches = scan.searches.continued(dips, work.settings.refine_reach, scan.landscape)
-    result = measure_all(searches, scan.landscape, work, verdict.scanned)
+    result = measure_all(
+        searches, scan.landscape, work, lambda ends, _: itself(ends, work.settings)
+    )
     return Ended(searches, result, scan.curves.of_searches(dips.tolist()))
 
 
@@ -138,6 +143,6 @@ def measure_all(searches: Collapse, landscape: Baseline, work: Work, scale: Scal
     distance = (outputs - z[:, None]).square().mean(dim=(1, 2))
     cost = torch.tensor([m.perturbation for m in measured], device=outputs.device)
     factor = landscape.cost(z) / cost
-    usual, needed = scale(factor, z, distance, work.settings)
+    usual, needed = scale(Ends(z, factor), distance)
     score = factor / usual if work.settings.controls else factor
     return Result(measured, z, cost, distance, score, needed)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import isfinite, nan
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from guard.probing import Plain
 from guard.settings import CalibratedSettings
 from guard.space import OutputSpace
 from guard.triggers import SharedTrigger
+from guard.usual import OTHERS
 
 SAID = {
     "shared warp": "a warp",
@@ -21,10 +22,8 @@ SAID = {
     "shared patch": "a patch of one colour",
     "per-image generator": "a small patch drawn for each image",
 }
-DEVIATIONS = 1.4826  # standard deviation over median absolute deviation, of a normal distribution
 TRIED_OUTPUTS = 5  # of the largest models that the search was tried on
-OTHERS = 3  # fewer searches to compare with make no verdict
-THRESHOLD_SOURCE = "set on development models (tools/results/development.jsonl)"
+THRESHOLD_SOURCE = "set on development models (tools/results/development-narrow.jsonl)"
 
 
 @dataclass
@@ -37,43 +36,6 @@ class Result:
     distance: Tensor  # (C,) mean squared distance to that place, benign spread = 1
     score: Tensor  # (C,) how many times cheaper than this model's other searches, place by place
     needed: Tensor  # (C,) from this score on a search counts
-
-
-def others(
-    factor: Tensor, z: Tensor, distance: Tensor, settings: CalibratedSettings
-) -> tuple[Tensor, Tensor]:
-    """What the searches that ended apart from each say of it: what is usual, what it needs, (C,).
-
-    Usual is the median of their factors below the landscape: they chose their places in the same
-    way, so what is only the best of many does not stand out. One that has not brought its outputs
-    together yet would cost more than it does, which makes the score smaller. NaN where the
-    others are few.
-
-    Needed is a score of at least the threshold, and more where the model's searches scatter: as
-    many standard deviations of their log factors as `scatter` says, estimated by their median
-    absolute deviation (NaN counts as none). But a search pays for no more collapse than it must:
-    where outputs lie far closer together than in the others, they are drawn to one vector, and
-    scatter does not explain that.
-    """
-    apart = torch.cdist(z, z) >= settings.apart
-    logs = torch.where(apart, factor.log(), nan)
-    middle = logs.nanmedian(dim=1, keepdim=True).values
-    deviation = DEVIATIONS * (logs - middle).abs().nanmedian(dim=1).values
-    usual = torch.where(apart.sum(dim=1) < OTHERS, nan, middle[:, 0].exp())
-    least = (settings.scatter * deviation).exp().nan_to_num(nan=0.0)
-    drawn = distance <= settings.drawn * torch.where(apart, distance, nan).nanmedian(dim=1).values
-    return usual, least.masked_fill(drawn, 0.0).clamp_min(settings.threshold)
-
-
-def scanned(
-    factor: Tensor, z: Tensor, distance: Tensor, settings: CalibratedSettings
-) -> tuple[Tensor, Tensor]:
-    """The same for searches of the scan: all of it made the landscape, so a factor of 1 is usual.
-
-    They have not moved away from where the grid put them, so there are fewer ways to be cheap by
-    chance: what they need does not follow their scatter.
-    """
-    return torch.ones_like(factor), torch.full_like(factor, settings.dip)
 
 
 def plainer(first: Result, second: Result, settings: CalibratedSettings) -> bool:

@@ -24,10 +24,8 @@ from guard.verdict import (
     decide,
     further,
     no_alarm,
-    others,
     outweighs,
     plainer,
-    scanned,
     scattered,
     thin,
     winner,
@@ -152,48 +150,6 @@ def test_the_target_is_read_where_the_outputs_have_reached_it() -> None:
     assert reached.norm() < 0.2 * short.norm()
 
 
-EIGHT = [(3.0 * k, 0.0) for k in range(8)]
-USUAL: list[tuple[list[float], list[tuple[float, float]], list[float | None]]] = [
-    # factor below the landscape, where the outputs ended, what is usual beside each
-    ([5, 1, 1, 1, 1.2, 1.2, 1.2, 1.4], EIGHT, [1.2] * 8),
-    ([5, 4, 1, 1, 1], [(0, 0), (0, 1), *EIGHT[1:4]], [1] * 5),  # two in one dip
-    ([5, 5, 1, 1, 1], [EIGHT[0], EIGHT[7], *EIGHT[1:4]], [1] * 5),  # two targets
-    ([5, 1, 1], EIGHT[:3], [None] * 3),
-    ([5, 1, 1, 1], [(0, 0), (0, 1), *EIGHT[1:3]], [None, None, 1, 1]),
-    ([5, NO, 1, 1, 1], EIGHT[:5], [1] * 5),
-]
-
-
-def even(factor: list[float]) -> Tensor:
-    """Distances left, the same for each search."""
-    return torch.full((len(factor),), 0.01)
-
-
-@pytest.mark.parametrize(("factor", "z", "wanted"), USUAL)
-def test_what_is_usual_is_the_median_of_the_searches_apart(
-    factor: list[float], z: list[tuple[float, float]], wanted: list[float | None]
-) -> None:
-    found, _ = others(torch.tensor(factor), torch.tensor(z), even(factor), CalibratedSettings())
-    assert found.tolist() == pytest.approx([NO if w is None else w for w in wanted], nan_ok=True)
-
-
-NEEDED: list[tuple[list[float], list[tuple[float, float]], list[float]]] = [
-    # factor below the landscape, where the outputs ended, the score that each needs
-    ([5, 1, 1, 1, 1, 1, 1, 1], EIGHT, [1.45] * 8),  # at least the threshold
-    ([5, 2, 2, 1, 1, 1, 0.5, 0.5], EIGHT, [2 ** (4 * 1.4826)]),
-    ([5, 1, 1], EIGHT[:3], [1.45] * 3),
-    ([5, NO, 1, 1, 1], EIGHT[:5], [1.45] * 5),
-]
-
-
-@pytest.mark.parametrize(("factor", "z", "wanted"), NEEDED)
-def test_where_searches_scatter_a_score_must_be_larger(
-    factor: list[float], z: list[tuple[float, float]], wanted: list[float]
-) -> None:
-    _, found = others(torch.tensor(factor), torch.tensor(z), even(factor), CalibratedSettings())
-    assert found[: len(wanted)].tolist() == pytest.approx(wanted)
-
-
 PLAINER: list[tuple[tuple[float, float], tuple[float, float], bool]] = [
     # score and distance of the best search: as the scan left it (2.8 counts), as it went on (2.0)
     ((4.0, 0.01), (2.5, 0.01), True),
@@ -218,13 +174,6 @@ def test_a_dip_of_the_scan_decides_where_going_on_lost_it(
     assert plainer(found[0], found[1], USED) == wanted
 
 
-def test_what_the_scan_left_is_held_against_the_landscape_alone() -> None:
-    factor = torch.tensor([5.0, 2, 1, 0.5])
-    usual, needed = scanned(factor, torch.zeros(4, 2), torch.zeros(4), USED)
-    assert (factor / usual).tolist() == factor.tolist()
-    assert needed.tolist() == pytest.approx([USED.dip] * 4)
-
-
 @pytest.mark.parametrize(
     ("verdict", "score", "warned"),
     [("clean", 1.3, False), ("clean", 1.95, True), ("backdoored", 3.2, False)],
@@ -236,18 +185,6 @@ def test_a_model_that_is_clean_by_scatter_alone_comes_with_a_warning(
     lines = scattered(decision, CalibratedSettings())
     assert len(lines) == warned
     assert all("1.95 counts from 3.01 on" in line for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("left", "wanted"), [(0.002, 1.45), (0.003, 2 ** (4 * 1.4826)), (NO, 2 ** (4 * 1.4826))]
-)
-def test_scatter_does_not_explain_outputs_that_lie_far_closer_together(
-    left: float, wanted: float
-) -> None:
-    factor = torch.tensor([5.0, 2, 2, 1, 1, 1, 0.5, 0.5])
-    distance = torch.tensor([left, 0.02, 0.01, 0.01, 0.01, 0.01, 0.005, 0.01])
-    _, found = others(factor, torch.tensor(EIGHT), distance, CalibratedSettings())
-    assert float(found[0]) == pytest.approx(wanted)
 
 
 OUTWEIGHED: list[tuple[str, float, float, bool]] = [

@@ -9,7 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from guard.bench import Bench
 from guard.benign import BenignSet
@@ -33,6 +35,7 @@ def test_screening_writes_a_line_a_model_and_resumes(
     values |= {"method": "calibrated", "verdict": "clean", "reason": "", "score": 1.0}
     values |= {"threshold": 2.0, "target": [0.0, 0.0], "warnings": [], "targets": [[0.0, 0.0]]}
     values["restarts"] = [{"role": "free", "found": [0.1, 0.2], "cost": 0.0123456, "distance": 0.1}]
+    values["benign_outputs"] = torch.tensor([[0.0, 1.0], [0.5, 1.0], [0.0, 3.0], [0.5, 3.0]])
     screened: list[int] = []
 
     def screen(model: Any, benign: Any, settings: Any) -> SimpleNamespace:
@@ -48,6 +51,9 @@ def test_screening_writes_a_line_a_model_and_resumes(
     assert len(lines) == len(screened) == 4
     assert lines["benign-00"]["target_error"] is None
     assert lines["benign-00"]["searches"] == [["free", 0.1, 0.2, 0.01235, None, 0.1]]
+    assert lines["benign-00"]["space"][0] == [0.25, 2.0]
+    spread = np.abs(lines["benign-00"]["space"][1:])
+    assert sorted(spread.max(axis=0)) == pytest.approx([0.25, 1.0])
     assert lines["badnets-00"]["target_error"] > 0
     assert lines["badnets-00"]["each_target_error"] == [lines["badnets-00"]["target_error"]]
     table([out], tmp_path / "out")

@@ -12,6 +12,7 @@ from guard.finding import Finding
 from guard.load import load_model
 from guard.model import Model
 from guard.screen import Settings, screen
+from guard.space import OutputSpace
 from guard.tasks import errors
 from tools.datasets.reader import read
 from tools.job import check_method
@@ -108,6 +109,7 @@ def line_of(truth: dict[str, Any], finding: Finding, model: Model) -> dict[str, 
         "mechanism": finding.mechanism,
         "spread_left": finding.spread_left,
         "searches": [short(row) for row in finding.restarts],
+        "space": space(finding),
         "warnings": finding.warnings,
     }
 
@@ -116,6 +118,13 @@ def short(row: dict[str, Any]) -> list[Any]:
     """A search's role and figures in four digits: enough to try another decision on old lines."""
     figures = [*row["found"], *(row.get(key) for key in ("cost", "baseline", "distance"))]
     return [row["role"], *(None if v is None else float(f"{v:.4g}") for v in figures)]
+
+
+def space(finding: Finding) -> list[list[float]]:
+    """Mean and spread of the benign outputs, a row each: what `searches` are whitened with."""
+    known = OutputSpace.of(finding.benign_outputs)
+    rows = [known.mean, *known.spread]
+    return [[float(f"{v:.4g}") for v in row.tolist()] for row in rows]
 
 
 def target_error(model: Model, found: list[float], targets: list[list[float]]) -> float | None:

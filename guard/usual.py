@@ -13,7 +13,7 @@ from guard.settings import CalibratedSettings
 DEVIATIONS = 1.4826  # standard deviation over median absolute deviation, of a normal distribution
 OTHERS = 3  # fewer searches to compare with say nothing
 ROUNDS = 40  # of reweighting; the fit stands still long before
-TUKEY = 4.685  # standard deviations from which on a residual has no say
+CAUCHY = 2.385  # standard deviations at which a residual has half a say
 STEEP = 0.1  # of log f for each whitened unit: how steep the trend is, by order of magnitude
 LEAST = 0.04  # no smaller spread of log f is believed: a few searches may agree by chance
 
@@ -80,7 +80,7 @@ def trend(stages: Sequence[Ends], place: Tensor) -> tuple[float, float]:
 
     A stage has its own a and its own spread about the trend; all share b, which is taken to be
     normal with deviation STEEP. Fitted by iteratively reweighted least squares from the medians on,
-    with the biweight of Beaton and Tukey (1974): searches in another dip have no say.
+    with the weights of Cauchy's distribution: searches in another dip have hardly a say.
     """
     stage = torch.cat([torch.full((len(e.factor),), k) for k, e in enumerate(stages)])
     level = one_hot(stage).double()  # (n, stages)
@@ -93,7 +93,7 @@ def trend(stages: Sequence[Ends], place: Tensor) -> tuple[float, float]:
     for _ in range(ROUNDS):
         spread = spreads(residuals, taken, level)
         each = level @ spread
-        say = (1 - (residuals / each / TUKEY).square()).clamp_min(0).square()
+        say = 1 / (1 + (residuals / each / CAUCHY).square())
         weighted = columns * (say / each.square())[:, None]
         covariance = torch.linalg.inv(columns.T @ weighted + ridge)
         solution = covariance @ (weighted.T @ logs)

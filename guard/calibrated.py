@@ -38,6 +38,9 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
         return found
     if verdict.no_alarm(found, again):
         return found if found.verdict == "clean" else again
+    for alarm, other in ((found, again), (again, found)):
+        if verdict.borne_out(alarm, other, settings):
+            return alarm
     return verdict.disagreement(found, again)
 
 

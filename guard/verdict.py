@@ -111,9 +111,14 @@ def decide(result: Result, best: int, settings: CalibratedSettings) -> Decision:
     return Decision(verdict, reason, score, threshold, THRESHOLD_SOURCE)
 
 
+def by_scatter(one: Decision | Finding, settings: CalibratedSettings) -> bool:
+    """Whether a model is called clean only because its searches scatter."""
+    return one.verdict == "clean" and one.score >= settings.threshold
+
+
 def scattered(decision: Decision, settings: CalibratedSettings) -> list[str]:
     """A warning where a model is called clean only because its searches scatter."""
-    if decision.verdict != "clean" or decision.score < settings.threshold:
+    if not by_scatter(decision, settings):
         return []
     return [
         f"the searches of this model scatter: a score of {decision.score:.2f} counts from "
@@ -135,13 +140,24 @@ def thin(outputs: int) -> list[str]:
 def doubtful(found: Finding, settings: CalibratedSettings) -> bool:
     """Whether another seed could put a score on the other side of its threshold."""
     factor = found.score / found.threshold
-    return 1 / settings.doubt < factor < settings.confirm
+    return 1 / settings.doubt < factor < settings.confirm or by_scatter(found, settings)
 
 
 def agree(found: Finding, again: Finding, settings: CalibratedSettings) -> bool:
     """Whether a restart says the same, where it is a backdoor of the same target."""
     if found.verdict != "backdoored" or again.verdict != "backdoored":
         return found.verdict == again.verdict
+    return same_target(found, again, settings)
+
+
+def borne_out(alarm: Finding, other: Finding, settings: CalibratedSettings) -> bool:
+    """Whether the other search ended in the same dip, and only its scatter clears the model."""
+    alarmed = alarm.verdict == "backdoored" and by_scatter(other, settings)
+    return alarmed and same_target(alarm, other, settings)
+
+
+def same_target(found: Finding, again: Finding, settings: CalibratedSettings) -> bool:
+    """Whether a restart ended where the search did."""
     space = OutputSpace.of(found.benign_outputs)
     first, others = (space.z(torch.tensor(one.targets).to(space.mean)) for one in (found, again))
     return bool((others - first[0]).norm(dim=1).min() < settings.apart)

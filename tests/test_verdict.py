@@ -242,6 +242,13 @@ RESTARTS: list[tuple[list[Said], str, int]] = [
     ([("clean", 1.72, 1.74, HERE), ("backdoored", 1.62, 1.45, AWAY)], "clean", 2),
     ([("backdoored", 1.62, 1.45, HERE), ("clean", 1.72, 1.74, AWAY)], "clean", 2),
     ([("backdoored", 1.8, 1.45, HERE), ("clean", 1.2, 1.74, AWAY)], "inconclusive", 2),
+    # scatter alone clears it: 1.6 counts where searches agree
+    ([("clean", 1.7, 4.7, HERE), ("clean", 1.8, 3.0, AWAY)], "clean", 2),
+    ([("clean", 2.9, 4.7, HERE), ("backdoored", 3.8, 3.5, HERE)], "clean", 2),
+    ([("clean", 2.9, 4.7, HERE), ("backdoored", 5.2, 3.5, HERE)], "backdoored", 2),
+    ([("clean", 2.9, 4.7, HERE), ("backdoored", 5.2, 3.5, AWAY)], "inconclusive", 2),
+    ([("backdoored", 1.9, 1.6, HERE), ("clean", 1.7, 1.8, HERE)], "backdoored", 2),
+    ([("backdoored", 1.9, 1.6, HERE), ("clean", 1.5, 1.8, HERE)], "inconclusive", 2),
 ]
 
 

@@ -27,7 +27,7 @@ class Ends:
 
     def apart(self, place: Tensor, least: float) -> "Ends":
         """Those at least so far from a place."""
-        kept = ((self.z - place).norm(dim=1) >= least) & self.factor.isfinite()
+        kept = ((self.z - place).norm(dim=1) >= least) & self.factor.log().isfinite()
         return Ends(self.z[kept], self.factor[kept])
 
 
@@ -66,8 +66,8 @@ def itself(ends: Ends, settings: CalibratedSettings) -> tuple[Tensor, Tensor]:
 def said_of(place: Tensor, stages: Sequence[Ends], least: float) -> tuple[float, float]:
     """log f that one more search of the first stage would have at `place`; its standard deviation.
 
-    NaN where few of that stage ended apart from it. A later stage, where enough of it did, knows
-    what lies beyond the others: they are on one side only where half of the searches share a dip.
+    NaN where few of that stage ended apart from it. The further stages, where enough of them did,
+    know the other side: where half of the searches share a dip, the others may all lie on one.
     """
     first, *rest = (ends.apart(place, least) for ends in stages)
     if len(first.factor) < OTHERS:

@@ -13,7 +13,7 @@ from guard.landscape import Baseline, target_grid
 from guard.settings import CalibratedSettings
 from guard.space import OutputSpace
 from guard.usual import Ends, others
-from tools.zoo.rejudge import judged, rejudge
+from tools.zoo.rejudge import judged, main
 
 USED = CalibratedSettings()
 
@@ -60,7 +60,7 @@ def test_a_table_says_what_was_and_what_is(tmp_path: Path) -> None:
     others_lines = [line | {"name": "b", "searches": None, "score": None}, line | {"status": "no"}]
     path = tmp_path / "lines.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in [line, *others_lines]))
-    rejudge([path], tmp_path / "out.csv")
+    main(str(path), str(tmp_path / "out.csv"))
     with (tmp_path / "out.csv").open(newline="") as file:
         _, first, second = csv.reader(file)
     assert first[:5] == ["a", "blend", "clean", "1.20", "1.45"]

@@ -33,6 +33,8 @@ USUAL: list[tuple[str, list[float], list[tuple[float, float]], float]] = [
     ("all alike", [5, *[1.2] * 7], [(0, 0), *RING], 1.2),
     ("two in one dip", [5, 4, 1, 1, 1], [(0, 0), (0, 1), *ROW[1:4]], 1.0),
     ("one of the others is no number", [5, NO, 1, 1, 1], ROW[:5], 1.0),
+    ("one of the others cost nothing", [5, math.inf, 1, 1, 1], ROW[:5], 1.0),
+    ("one of the others cost too much", [5, 0, 1, 1, 1], ROW[:5], 1.0),
     ("too few others", [5, 1, 1], ROW[:3], NO),
     ("too few others apart", [5, 1, 1, 1], [(0, 0), (0, 1), *ROW[1:3]], NO),
 ]

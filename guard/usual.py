@@ -10,10 +10,9 @@ from torch.nn.functional import one_hot
 
 from guard.settings import CalibratedSettings
 
-DEVIATIONS = 1.4826  # standard deviation over median absolute deviation, of a normal distribution
 OTHERS = 3  # fewer searches to compare with say nothing
-ROUNDS = 40  # of reweighting; the fit stands still long before
-CAUCHY = 2.385  # standard deviations at which a residual has half a say
+ROUNDS = 60  # of reweighting; the fit stands still long before
+FREEDOM = 3.0  # degrees of it: a residual of several deviations has little say
 STEEP = 0.1  # of log f for each whitened unit: how steep the trend is, by order of magnitude
 LEAST = 0.04  # no smaller spread of log f is believed: a few searches may agree by chance
 
@@ -79,8 +78,9 @@ def trend(stages: Sequence[Ends], place: Tensor) -> tuple[float, float]:
     """log f = a + b . (z - place): a of the first stage, and how far one more search may lie off.
 
     A stage has its own a and its own spread about the trend; all share b, which is taken to be
-    normal with deviation STEEP. Fitted by iteratively reweighted least squares from the medians on,
-    with the weights of Cauchy's distribution: searches in another dip have hardly a say.
+    normal with deviation STEEP. Residuals are those of Student's t; fitted by reweighted least
+    squares from the medians on (Lange, Little and Taylor, "Robust statistical modeling using the t
+    distribution", 1989).
     """
     stage = torch.cat([torch.full((len(e.factor),), k) for k, e in enumerate(stages)])
     level = one_hot(stage).double()  # (n, stages)
@@ -88,23 +88,20 @@ def trend(stages: Sequence[Ends], place: Tensor) -> tuple[float, float]:
     logs = torch.cat([ends.factor for ends in stages]).double().cpu().log()
     columns = torch.cat([level, z], dim=1)
     ridge = torch.cat([torch.zeros(len(stages)), torch.full((z.shape[1],), STEEP**-2)]).diag()
-    middles = torch.stack([logs[stage == k].median() for k in range(len(stages))])
-    residuals, taken = (logs - middles[stage]).abs(), level @ (1 / level.sum(dim=0))
+    residuals = logs - torch.stack([logs[stage == k].median() for k in range(len(stages))])[stage]
+    spread = deviation(residuals, torch.ones_like(logs), 1 / level.sum(dim=0)[stage], level)
     for _ in range(ROUNDS):
-        spread = spreads(residuals, taken, level)
         each = level @ spread
-        say = 1 / (1 + (residuals / each / CAUCHY).square())
+        say = (FREEDOM + 1) / (FREEDOM + (residuals / each).square())
         weighted = columns * (say / each.square())[:, None]
         covariance = torch.linalg.inv(columns.T @ weighted + ridge)
         solution = covariance @ (weighted.T @ logs)
-        residuals = (logs - columns @ solution).abs()
-        taken = (columns @ covariance * weighted).sum(dim=1)
+        residuals = logs - columns @ solution
+        spread = deviation(residuals, say, (columns @ covariance * weighted).sum(dim=1), level)
     return float(solution[0]), float((spread[0].square() + covariance[0, 0]).sqrt())
 
 
-def spreads(residuals: Tensor, taken: Tensor, level: Tensor) -> Tensor:
-    """The standard deviation of each stage's residuals; `taken` (n,) is what the fit takes."""
-    middles = torch.where(level > 0, residuals[:, None], nan).nanmedian(dim=0).values
-    count = level.sum(dim=0)
-    left = (count - taken @ level).clamp_min(1.0)
-    return (DEVIATIONS * middles * (count / left).sqrt()).clamp_min(LEAST)
+def deviation(residuals: Tensor, say: Tensor, taken: Tensor, level: Tensor) -> Tensor:
+    """The spread of each stage's residuals; `taken` (n,) is what the fit takes of each."""
+    left = (level.sum(dim=0) - taken @ level).clamp_min(1.0)
+    return ((say * residuals.square()) @ level / left).sqrt().clamp_min(LEAST)

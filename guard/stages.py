@@ -42,6 +42,7 @@ class Scan:
     searches: Collapse
     curves: Curves  # side by side
     landscape: Baseline
+    ends: Ends  # on the images that the searches saw
     chosen: Tensor  # (C,) indices
 
 
@@ -59,7 +60,8 @@ def scan_all(work: Work, probes: Sequence[Probes]) -> Scan:
     searches = begin(work, probes)
     curves = run("scan", searches, work, work.settings.scan_steps, work.settings.scan_batch)
     landscape = Baseline.fit(searches.places, searches.change)
-    return Scan(searches, curves, landscape, choose(searches, landscape, work.settings))
+    ends = Ends(searches.places, landscape.cost(searches.places) / searches.change)
+    return Scan(searches, curves, landscape, ends, choose(ends, work.settings))
 
 
 def refine(scan: Scan, work: Work) -> Ended:
@@ -67,16 +69,14 @@ def refine(scan: Scan, work: Work) -> Ended:
     settings, chosen = work.settings, scan.chosen
     searches = scan.searches.continued(chosen, settings.refine_reach, scan.landscape)
     curves = run("refine", searches, work, settings.refine_steps, settings.refine_batch)
-    scanned = Ends(scan.searches.places, below(scan.searches, scan.landscape))
-    scale = partial(others, scan=scanned, settings=settings)
+    scale = partial(others, scan=scan.ends, settings=settings)
     result = measure_all(searches, scan.landscape, work, scale)
     return Ended(searches, result, scan.curves.of_searches(chosen.tolist()).then(curves))
 
 
 def as_scanned(scan: Scan, work: Work) -> Ended | None:
     """The chosen ones in a deep dip, as the scan left them: going on can lose it again."""
-    factors = below(scan.searches, scan.landscape)[scan.chosen]
-    dips = scan.chosen[factors >= work.settings.dip]
+    dips = scan.chosen[scan.ends.factor[scan.chosen] >= work.settings.dip]
     if not len(dips):
         return None
     searches = scan.searches.continued(dips, work.settings.refine_reach, scan.landscape)
@@ -114,24 +114,19 @@ def run(name: str, searches: Collapse, work: Work, steps: int, batch: int) -> Cu
     return work.engine.run(stage)
 
 
-def choose(scan: Collapse, landscape: Baseline, settings: CalibratedSettings) -> Tensor:
+def choose(scan: Ends, settings: CalibratedSettings) -> Tensor:
     """Which searches go on: those that ended farthest below the landscape, (C,) indices.
 
     A dip takes in only a few of them, so that others are left to compare it with.
     """
-    order = below(scan, landscape).argsort(descending=True)
-    close = torch.cdist(scan.places, scan.places) < settings.apart
+    order = scan.factor.argsort(descending=True)
+    close = torch.cdist(scan.z, scan.z) < settings.apart
     taken: list[int] = []
     for k in order.tolist():
         if int(close[k, taken].sum()) < settings.crowd:
             taken.append(k)
     rest = [k for k in order.tolist() if k not in taken]
     return order.new_tensor((taken + rest)[: settings.candidates])
-
-
-def below(searches: Collapse, landscape: Baseline) -> Tensor:
-    """How far below the landscape each search ended, on the images that it saw, (K,)."""
-    return landscape.cost(searches.places) / searches.change
 
 
 def measure_all(searches: Collapse, landscape: Baseline, work: Work, scale: Scale) -> Result:

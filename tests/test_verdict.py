@@ -8,16 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from guard.bench import Bench
-from guard.collapse import Collapse, CollapseSettings
 from guard.engine import Engine
 from guard.finding import Decision, Finding
-from guard.landscape import Baseline
 from guard.measure import measure, target_of
 from guard.probing import Plain
 from guard.screen import Settings, screen, without_verdict
 from guard.settings import CalibratedSettings
 from guard.stages import choose
-from guard.triggers import SharedTriggers
+from guard.usual import Ends
 from guard.verdict import (
     Result,
     beside,
@@ -30,7 +28,7 @@ from guard.verdict import (
     thin,
     winner,
 )
-from tests.conftest import SIDE, Backdoored, Reader, benign_of, model_of, short_search
+from tests.conftest import Backdoored, Reader, benign_of, model_of, short_search
 
 
 def result(cost: list[float], distance: list[float], expected: float = 0.02) -> Result:
@@ -125,11 +123,8 @@ def test_a_dip_leaves_others_to_compare_with(
     places: list[float], depths: list[float], wanted: list[int]
 ) -> None:
     z = torch.tensor(places, dtype=torch.float32)[:, None]
-    scan = Collapse(SharedTriggers(4, (SIDE, SIDE), 0), z, CollapseSettings())
-    scan.change = 1 / torch.tensor(depths)
-    flat = Baseline(torch.zeros(3), 9.0)  # log cost 0 everywhere
     settings = CalibratedSettings(candidates=3, crowd=2)
-    assert choose(scan, flat, settings).tolist() == wanted
+    assert choose(Ends(z, torch.tensor(depths)), settings).tolist() == wanted
 
 
 class Corner(nn.Module):

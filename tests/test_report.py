@@ -22,7 +22,9 @@ from guard.spec import InputSpec, ModelSpec
 from tools.report import Evidence, report_values, words, write_report
 from tools.report.faces import amplification, head_axes
 from tools.report.landscape import apart
+from tools.report.material import gather_material
 from tools.report.page import page
+from tools.report.sections import draw_sections
 from tools.report.text import amount, answer, number
 
 N, SIDE, NASTY = 40, 32, "<script>alert(1)</script>$x"
@@ -218,10 +220,25 @@ def test_later_sections_only_where_present() -> None:
     made.mitigation = {"accepted": True, "benign_error_before": 3.5, "rescreen": {"score": 1.1}}
     made.parity = [{"file": "m.onnx", "precision": "fp16", "max_abs": 1e-4, "passed": True}]
     values = report_values(made)
-    text = page(made, values, [])
+    text = page(made, values, draw_sections(made, gather_material(made), values))
     assert "Removing the backdoor" in text
     assert "<td>m.onnx</td>" in text
     assert values["parity"] == made.parity
+
+
+@pytest.mark.parametrize(("looks", "drawn"), [(0, False), (1, False), (2, True), (5, True)])
+def test_the_course_of_a_mitigation_is_drawn_where_it_was_looked_at(
+    looks: int, drawn: bool, tmp_path: Path
+) -> None:
+    made = evidence()
+    curve = [{"step": 300 * k, "benign": 3.5, "triggered": 20.0 - k} for k in range(looks)]
+    if looks:
+        curve[-1]["benign"] = math.nan  # a fine-tuning that diverged
+    made.mitigation = {
+        "accepted": False, "benign_error_before": 3.5, "curve": curve, "settings": {"rise": 1.05}
+    }  # fmt: skip
+    names = {path.name for path in write_report(made, tmp_path)}
+    assert ("removal.png" in names) == drawn
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def _section(count: int, section: Section) -> str:
     grid = f'<div class="grid {section.layout}">{figures}</div>' if figures else ""
     few = section.layout == "panels" and 0 < len(section.pictures) <= 2
     content = f'<div class="beside">{text}{grid}</div>' if few else text + grid
-    return _block(count, section.title, content)
+    return _block(count, section.title, content + section.table)
 
 
 def _figure(picture: Picture) -> str:
@@ -133,12 +133,8 @@ def _figure(picture: Picture) -> str:
 
 
 def _later_steps(evidence: Evidence, values: Mapping[str, Any], count: int) -> list[str]:
-    """Sections that exist only after the backdoor was removed or the model exported."""
+    """What came of the steps after the verdict and its mitigation."""
     found = []
-    if evidence.mitigation is not None:
-        said = f"<p>{escape(words.mitigation(evidence.mitigation))}</p>"
-        table = tables.mitigation_table(evidence, values["mitigation"])
-        found.append(("Removing the backdoor", said + table))
     if evidence.not_done is not None:
         said = f"<p>{escape(words.not_done(evidence.not_done))}</p>"
         found.append(("A step that could not be done", said))

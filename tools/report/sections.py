@@ -5,24 +5,26 @@ from typing import Any
 
 import numpy as np
 
-from tools.report import Evidence, words
+from tools.report import Evidence, tables, words
 from tools.report.faces import amplification, example_figures
 from tools.report.landscape import landscape_figures
 from tools.report.material import Material
 from tools.report.outputs import cloud_figures, target_figures
 from tools.report.plotting import Picture
+from tools.report.removal import removal_figures
 from tools.report.search import path_figures, term_figures
 from tools.report.trigger import trigger_figures
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a paragraph in plain text, and figures in a grid of `layout`."""
+    """A heading, a paragraph in plain text, figures in a grid of `layout`, and a table."""
 
     title: str
     text: str
     pictures: list[Picture]
     layout: str = "panels"  # or "faces", "squares"
+    table: str = ""  # HTML
 
 
 def draw_sections(evidence: Evidence, material: Material, values: dict[str, Any]) -> list[Section]:
@@ -54,6 +56,7 @@ def draw_sections(evidence: Evidence, material: Material, values: dict[str, Any]
             [*term_figures(material), *path_figures(material)],
         ),
         _features(evidence, material),
+        *_removal(evidence, material, values),
     ]
 
 
@@ -73,3 +76,18 @@ def _features(evidence: Evidence, material: Material) -> Section:
         np.asarray(finding.triggered_angles.detach().double().cpu()),
     )
     return Section(title, words.features(finding), pictures)
+
+
+def _removal(evidence: Evidence, material: Material, values: dict[str, Any]) -> list[Section]:
+    """Nothing where no mitigation was tried."""
+    if evidence.mitigation is None:
+        return []
+    done = values["mitigation"]
+    return [
+        Section(
+            "Removing the backdoor",
+            words.mitigation(evidence.mitigation),
+            removal_figures(material, done),
+            table=tables.mitigation_table(evidence, done),
+        )
+    ]

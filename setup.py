@@ -34,6 +34,8 @@ setup(
         "tqdm>=4.66",
         "matplotlib>=3.9",
     ],
-    extras_require={"test": ["pytest>=8", "hypothesis>=6", "mypy>=1.15", "ruff>=0.9"]},
+    extras_require={
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "mypy>=1.15", "ruff>=0.9"]
+    },
     entry_points={"console_scripts": ["drmguard=tools.cli:main"]},
 )

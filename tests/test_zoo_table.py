@@ -108,6 +108,19 @@ def test_table_says_what_the_lines_say(tmp_path: Path) -> None:
         assert (tmp_path / "out" / name).stat().st_size > 0
 
 
+def test_plans_have_models_of_one_name_and_files_lines_of_one_model(tmp_path: Path) -> None:
+    first, second = line("b0", "badnets", "clean", 1.0), line("b0", "badnets", "clean", 1.0, RE=4.1)
+    again = line("b0", "badnets", "backdoored", 9.0, each_target_error=[0.5])
+    for row in (first, second, again):
+        append_line(tmp_path / "lines.jsonl", row)
+    table([tmp_path / "lines.jsonl"], tmp_path / "out")
+    with (tmp_path / "out" / "table.csv").open(newline="") as file:
+        counted = next(csv.DictReader(file))
+    assert (counted["TP"], counted["FN"]) == ("1", "1")  # the last line of the first model
+    with (tmp_path / "out" / "attacks.csv").open(newline="") as file:
+        assert next(csv.DictReader(file))["models"] == "2"
+
+
 def test_lines_of_the_training_alone_make_the_attacks_table(tmp_path: Path) -> None:
     for row in LINES:
         trained = {k: v for k, v in row.items() if k not in ("verdict", "method", "score")}

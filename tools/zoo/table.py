@@ -49,7 +49,7 @@ def table(lines: Sequence[Path], out: Path, *, overwrite: bool = False) -> None:
     if not read:
         names = ", ".join(str(path) for path in lines)
         raise UnusableInput(f"{names}: no lines; run `drmguard zoo screen` first")
-    judged = [line for line in read if line["status"] == "ok" and "verdict" in line]
+    judged = judgements(read)
     rows, effects = detection(judged), effectiveness(read)
     text = [
         _text(HEAD, rows),
@@ -84,6 +84,17 @@ def complete_lines(path: Path) -> list[dict[str, Any]]:
                     f"{path}: line {number} lacks {key}; `drmguard zoo screen` writes such lines"
                 )
     return lines
+
+
+def judgements(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The verdicts on working models: one for each model and setting, the last."""
+    judged = [line for line in lines if line["status"] == "ok" and "verdict" in line]
+    return list({(setting(line), model(line)): line for line in judged}.values())
+
+
+def model(line: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells models apart: two plans give the same names, but no two models the same RE."""
+    return line["data"], line["name"], line["RE"]
 
 
 def detection(lines: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -121,7 +132,7 @@ def _figures(members: list[dict[str, Any]], of_method: list[dict[str, Any]]) -> 
 
 def effectiveness(lines: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Rows (attack, data, models, failed, means of EFFECTS over those that work)."""
-    models = list({(line["data"], line["name"]): line for line in lines}.values())
+    models = list({model(line): line for line in lines}.values())
     rows = []
     for attack in _distinct(models, GROUPS["attack"]):
         of_attack = [line for line in models if GROUPS["attack"](line) == attack]

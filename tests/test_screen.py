@@ -15,7 +15,6 @@ from guard.errors import UnusableInput
 from guard.finding import VERDICTS, spread_examples
 from guard.model import Model
 from guard.screen import MIN_IMAGES, Settings, benign_error, screen, split
-from guard.settings import CalibratedSettings
 from tests.conftest import (
     UNITS,
     Backdoored,
@@ -23,6 +22,7 @@ from tests.conftest import (
     benign_of,
     images_of,
     model_of,
+    short_search,
 )
 from tests.screen_files import ENOUGH, SHORT
 
@@ -260,7 +260,7 @@ def test_the_verdict_does_not_depend_on_the_units() -> None:
     """The same model in degrees gives the same search."""
     first = model_of(Reader(2))
     second = model_of(Wrapped(lambda y, x: y * 180 / math.pi), units="deg")
-    settings = Settings(calibrated=CalibratedSettings(scan_steps=20, refine_steps=20))
+    settings = Settings(calibrated=short_search(20))
     found = [screen(m, benign_of(m, 60), settings) for m in (first, second)]
     assert found[0].verdict == found[1].verdict
     assert found[0].score == pytest.approx(found[1].score, rel=0.1)

@@ -22,9 +22,13 @@ class PursuitSettings:
     """How the pupil is searched for what still leads it to the targets."""
 
     every: int = 600  # steps of the fine-tuning between two searches; 0: none is made
-    count: int = 3  # triggers a search, each from another start
+    count: int = 3  # cheapest triggers a search, each from another start
     steps: int = 100
     batch: int = 6  # images a step, for each trigger
+    # A blend changes all of the picture a little, which is not the smallest change.
+    faint: int = 2  # patterns a search that may be anywhere, but only
+    amplitude: float = 0.15  # so strong
+    faint_batch: int = 16
     learning_rate: float = 0.1  # of the pattern
     warp_rate: float = 0.03  # of the displacement nodes
     reach: float = 0.3  # how far from a target the outputs may fall, whitened

@@ -1,7 +1,8 @@
 """What still leads a model to the targets while it is mitigated: searches against the pupil.
 
 A recovered trigger is the smallest change that does it; the attacker's is a larger and another
-one. What the pupil has kept of that one shows in what is cheapest now, so it is unlearnt as well.
+one. What the pupil has kept of that one shows in what is cheapest now, and in what works best of
+all faint changes (a blend is no small change, but a faint one). So these are unlearnt as well.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from guard.measure import target_of
 from guard.model import Model
 from guard.space import OutputSpace
 from guard.triggers import SharedTriggers
+
+ALONE = 1e3  # weight of a collapse beside which the change does not count
 
 
 @dataclass(frozen=True)
@@ -40,22 +43,46 @@ class Pursuit:
         return cls(lesson, space, torch.stack(found))
 
     def search(self, pupil: Model, seed: int) -> list[nn.Module]:
-        """The cheapest triggers the pupil has: `count` shared by the targets, at least one each."""
+        """The cheapest triggers the pupil has, and faint ones; each target at least one of both."""
+        s, size = self.lesson.settings.pursuit, pupil.spec.input.size
+        cheapest = SharedTriggers(self.shared_by(s.count), size, seed)
+        rates = (s.learning_rate, s.warp_rate)
+        found = self.run(cheapest, CollapseSettings(), rates, s.batch, pupil, seed)
+        if not s.faint:
+            return found
+        faint = SharedTriggers(self.shared_by(s.faint), size, seed, amplitude=s.amplitude)
+        rates = (s.learning_rate, 0.0)  # a warp has no such limit
+        alone = CollapseSettings(first_weight=ALONE, weight_rate=1.0)
+        return found + self.run(faint, alone, rates, s.faint_batch, pupil, seed)
+
+    def shared_by(self, count: int) -> int:
+        """About `count`, as many for each target."""
+        return max(1, count // len(self.targets)) * len(self.targets)
+
+    def run(
+        self,
+        triggers: SharedTriggers,
+        settings: CollapseSettings,
+        rates: tuple[float, float],
+        batch: int,
+        pupil: Model,
+        seed: int,
+    ) -> list[nn.Module]:
+        """Triggers that lead the pupil to the targets, by turns; `rates` of pattern and warp."""
         s, learn = self.lesson.settings.pursuit, self.lesson.learn
-        wanted = self.targets.repeat(max(1, s.count // len(self.targets)), 1)
-        triggers = SharedTriggers(len(wanted), pupil.spec.input.size, seed)
-        searches = Collapse(triggers, wanted, CollapseSettings(), s.reach).to(learn.device)
+        wanted = self.targets.repeat(len(triggers) // len(self.targets), 1)
+        searches = Collapse(triggers, wanted, settings, s.reach).to(learn.device)
         bench = Bench(pupil, learn)
         stage = Stage(
             "pursuit",
             searches,
-            triggers.optimizer(s.learning_rate, s.warp_rate),
+            triggers.optimizer(*rates),
             lambda index, at: searches.objective(bench, self.space, index),
             len(learn),
             s.steps,
-            s.batch,
+            batch,
             settle,
         )
         with gradients_to_input_only(pupil):
             Engine(learn.device, seed).run(stage)
-        return [triggers.select(k).requires_grad_(False) for k in range(len(wanted))]
+        return [triggers.select(k).requires_grad_(False) for k in range(len(triggers))]

@@ -20,7 +20,13 @@ class SharedTriggers(nn.Module):
     base: Tensor
 
     def __init__(
-        self, count: int, size: tuple[int, int], seed: int, grid: int = 8, coarse: int = 16
+        self,
+        count: int,
+        size: tuple[int, int],
+        seed: int,
+        grid: int = 8,
+        coarse: int = 16,
+        amplitude: float = AMPLITUDE,
     ) -> None:
         """`size` is height, width; warps have `grid` x `grid` nodes, patterns `coarse` x `coarse`.
 
@@ -28,7 +34,7 @@ class SharedTriggers(nn.Module):
         """
         super().__init__()
         draw = torch.Generator().manual_seed(seed)
-        self.size = size
+        self.size, self.amplitude = size, amplitude
         height, width = size
         pattern = torch.randn(count, 3, coarse, coarse, generator=draw)
         self.pattern = nn.Parameter(0.1 * pattern)  # before tanh
@@ -52,14 +58,15 @@ class SharedTriggers(nn.Module):
         return (moved + self.added()[:, None]).clamp(0, 1)
 
     def added(self) -> Tensor:
-        """The patterns p, [K x 3 x H x W], within +-AMPLITUDE."""
+        """The patterns p, [K x 3 x H x W], within +-amplitude."""
         fine = functional.interpolate(self.pattern, size=self.size, mode="bicubic")
-        return AMPLITUDE * torch.tanh(fine)
+        return self.amplitude * torch.tanh(fine)
 
     def like(self, count: int, seed: int = 0, coarse: int | None = None) -> "SharedTriggers":
         """`count` new triggers of the same form, with patterns as coarse unless `coarse` says."""
         grid, coarse = self.nodes.shape[-1], coarse or self.pattern.shape[-1]
-        return SharedTriggers(count, self.size, seed, grid, coarse).to(self.nodes.device)
+        made = SharedTriggers(count, self.size, seed, grid, coarse, self.amplitude)
+        return made.to(self.nodes.device)
 
     def part(self, chosen: list[int]) -> "SharedTriggers":
         """Copies of the triggers of `chosen`."""

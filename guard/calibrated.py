@@ -19,7 +19,7 @@ from guard.engine import Engine
 from guard.finding import Decision, Finding, FurtherTarget
 from guard.measure import AMPLIFIED, Measured, target_of
 from guard.patches import patches
-from guard.probing import Plain, Probes, plain_ones, probe, sharpened
+from guard.probing import Plain, Probes, plain_ones, probe, sharpened, stripes_alike
 from guard.settings import CalibratedSettings
 from guard.space import OutputSpace
 from guard.stages import Ended, Scan, Work, as_scanned, refine, scan_all
@@ -47,7 +47,8 @@ def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettin
 def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettings) -> Finding:
     """One search over all targets, with its verdict."""
     work = Work(bench, held, OutputSpace.of(bench.outputs), engine, settings)
-    probes = probe(bench, work.space, engine, settings.probes)
+    warps, striped = probe(bench, work.space, engine, settings.probes)
+    probes = [warps, striped.tightest(settings.probes)]
     scan = scan_all(work, probes)
     refined = ended = refine(scan, work)
     scanned = as_scanned(scan, work)
@@ -65,10 +66,13 @@ def search_once(bench: Bench, held: Bench, engine: Engine, settings: CalibratedS
         curves=ended.curves.of_search(ruling.best),
         restarts=scan_rows(scan, work) + free_rows(refined, work),
     )
-    return completed(finding, ruling, ended, plain, work)
+    completed(finding, ruling, ended, plain, work)
+    if finding.verdict == "backdoored":
+        finding.beside += stripes_alike(striped, ruling.place, settings.probes)
+    return finding
 
 
-def narrow(probes: tuple[Probes, Probes], work: Work) -> list[Probes]:
+def narrow(probes: Sequence[Probes], work: Work) -> list[Probes]:
     """What may decide alone: the warps that gave targets away, stripes, and patches."""
     (warps, striped), settings = probes, work.settings.probes
     warps = sharpened(warps, work.bench, work.space, work.engine, settings)
@@ -106,8 +110,8 @@ def rule(ended: Ended, plain: Sequence[Plain], work: Work) -> Ruling:
 
 def completed(
     finding: Finding, ruling: Ruling, ended: Ended, plain: Sequence[Plain], work: Work
-) -> Finding:
-    """With the target, further targets, and what else leads to them."""
+) -> None:
+    """Add the target, further targets, and what else leads to them."""
     if finding.verdict == "backdoored":
         # A probe's change is not the smallest one: more of it would lead past the target.
         finding.target = target_of(ruling.trigger, work.held, 1.0 if ruling.plain else AMPLIFIED)
@@ -121,7 +125,6 @@ def completed(
     same = verdict.beside(ended.result, ruling.place, work.settings)
     others = [k for k in same if ruling.plain or k != ruling.best]
     finding.beside += [ended.searches.triggers.select(k) for k in others]
-    return finding
 
 
 def further_target(k: int, ended: Ended, held: Bench) -> FurtherTarget:

@@ -17,7 +17,7 @@ from guard.collapse import spread
 from guard.engine import Engine, Stage, settle
 from guard.measure import Measured, measure
 from guard.space import OutputSpace
-from guard.triggers import AMPLITUDE, SharedTriggers
+from guard.triggers import AMPLITUDE, SharedTrigger, SharedTriggers
 
 FINE = 64  # points of a stripe pattern along each side, at least five a wave
 
@@ -40,6 +40,8 @@ class ProbeSettings:
     patches: int = 15  # places of a patch along each side: half a patch apart
     patch_images: int = 8  # that all patches are compared on: what counts gathers any of them
     kept: int = 3  # targets of each form
+    alike: int = 8  # stripes that lead to the target are unlearnt with it, so many at most,
+    loose: float = 0.05  # whose outputs spread no more than that
     apart: float = 0.5  # whitened units between them
     plain: float = 0.02  # spread of held-out outputs that no benign model comes down to
 
@@ -112,7 +114,7 @@ def plain_ones(
 def probe(
     bench: Bench, space: OutputSpace, engine: Engine, settings: ProbeSettings
 ) -> tuple[Probes, Probes]:
-    """The tightest warps and the tightest stripes."""
+    """The tightest warps, and all stripes."""
     triggers = SharedTriggers(settings.warps, bench.model.spec.input.size, engine.seed)
     draw = torch.Generator().manual_seed(engine.seed)
     with torch.no_grad():
@@ -122,7 +124,7 @@ def probe(
     gather("warps", triggers, bench, space, engine, settings.steps, settings)
     striped = stripes(triggers.size, settings).to(bench.device)
     return (
-        tried("shared warp", triggers, bench, space, settings),
+        tried("shared warp", triggers, bench, space, settings).tightest(settings),
         tried("shared stripes", striped, bench, space, settings),
     )
 
@@ -135,7 +137,7 @@ def sharpened(
         return warps
     triggers = warps.triggers.part(list(range(len(warps.places))))
     gather("sharper warps", triggers, bench, space, engine, settings.sharper, settings)
-    return tried(warps.form, triggers, bench, space, settings)
+    return tried(warps.form, triggers, bench, space, settings).tightest(settings)
 
 
 def gather(
@@ -198,16 +200,31 @@ def tried(
     space: OutputSpace,
     settings: ProbeSettings,
 ) -> Probes:
-    """The tightest triggers of one form, all compared on the same images."""
+    """The triggers of one form, all compared on the same images."""
     x = bench.benign.x(slice(0, settings.images))
     each = (triggers.select(k)(x) for k in range(len(triggers)))
-    return Probes(form, *gathered(each, bench, space), triggers).tightest(settings)
+    return Probes(form, *gathered(each, bench, space), triggers)
+
+
+def stripes_alike(striped: Probes, place: Tensor, settings: ProbeSettings) -> list[SharedTrigger]:
+    """Those of all `stripes` that lead to a place, the tightest first, one phase of each wave.
+
+    A model answers to neighbours of its trigger, and a strong neighbour may gather the outputs
+    better than the attacker's own stripes.
+    """
+    near = (striped.places - place).norm(dim=1) < settings.apart
+    waves: dict[int, int] = {}
+    for k in striped.spreads.argsort().tolist():
+        if near[k] and striped.spreads[k] <= settings.loose:
+            waves.setdefault(k % (len(near) // 2), k)
+    return [striped.triggers.select(k) for k in list(waves.values())[: settings.alike]]
 
 
 def stripes(size: tuple[int, int], settings: ProbeSettings) -> SharedTriggers:
     """Sinusoids of up to `waves` waves, four directions and two phases, strength +-`strength`.
 
-    Their patterns are fine enough to hold them: on the search's grid nine waves become other ones.
+    All of one phase come first. Their patterns are fine enough to hold them: on the search's grid
+    nine waves become other ones.
     """
     at = (torch.arange(FINE) + 0.5) / FINE
     y, x = torch.meshgrid(at, at, indexing="ij")

@@ -19,7 +19,8 @@ from guard.model import Model
 from guard.space import OutputSpace
 from guard.triggers import SharedTriggers
 
-ALONE = 1e3  # weight of a collapse beside which the change does not count
+# So much more of the collapse, all along, that the size of the change does not count.
+ALONE = CollapseSettings(first_weight=1e3, weight_rate=1.0)
 
 
 @dataclass(frozen=True)
@@ -44,45 +45,37 @@ class Pursuit:
 
     def search(self, pupil: Model, seed: int) -> list[nn.Module]:
         """The cheapest triggers the pupil has, and faint ones; each target at least one of both."""
-        s, size = self.lesson.settings.pursuit, pupil.spec.input.size
-        cheapest = SharedTriggers(self.shared_by(s.count), size, seed)
-        rates = (s.learning_rate, s.warp_rate)
-        found = self.run(cheapest, CollapseSettings(), rates, s.batch, pupil, seed)
-        if not s.faint:
-            return found
-        faint = SharedTriggers(self.shared_by(s.faint), size, seed, amplitude=s.amplitude)
-        rates = (s.learning_rate, 0.0)  # a warp has no such limit
-        alone = CollapseSettings(first_weight=ALONE, weight_rate=1.0)
-        return found + self.run(faint, alone, rates, s.faint_batch, pupil, seed)
+        s, bench = self.lesson.settings.pursuit, Bench(pupil, self.lesson.learn)
+        engine, size = Engine(self.lesson.learn.device, seed), pupil.spec.input.size
+        with gradients_to_input_only(pupil):
+            cheapest = SharedTriggers(self.shared_by(s.count), size, seed)
+            found = self.run(cheapest, CollapseSettings(), s.warp_rate, s.batch, bench, engine)
+            if s.faint:  # without warps, which have no such limit
+                faint = SharedTriggers(self.shared_by(s.faint), size, seed, amplitude=s.amplitude)
+                found += self.run(faint, ALONE, 0.0, s.faint_batch, bench, engine)
+        return found
 
     def shared_by(self, count: int) -> int:
         """About `count`, as many for each target."""
         return max(1, count // len(self.targets)) * len(self.targets)
 
     def run(
-        self,
-        triggers: SharedTriggers,
-        settings: CollapseSettings,
-        rates: tuple[float, float],
-        batch: int,
-        pupil: Model,
-        seed: int,
-    ) -> list[nn.Module]:
-        """Triggers that lead the pupil to the targets, by turns; `rates` of pattern and warp."""
-        s, learn = self.lesson.settings.pursuit, self.lesson.learn
+        self, triggers: SharedTriggers, settings: CollapseSettings, warp_rate: float, batch: int,
+        bench: Bench, engine: Engine,
+    ) -> list[nn.Module]:  # fmt: skip
+        """Triggers that lead to the targets, by turns."""
+        s = self.lesson.settings.pursuit
         wanted = self.targets.repeat(len(triggers) // len(self.targets), 1)
-        searches = Collapse(triggers, wanted, settings, s.reach).to(learn.device)
-        bench = Bench(pupil, learn)
+        searches = Collapse(triggers, wanted, settings, s.reach).to(bench.device)
         stage = Stage(
             "pursuit",
             searches,
-            triggers.optimizer(*rates),
+            triggers.optimizer(s.learning_rate, warp_rate),
             lambda index, at: searches.objective(bench, self.space, index),
-            len(learn),
+            len(bench.benign),
             s.steps,
             batch,
             settle,
         )
-        with gradients_to_input_only(pupil):
-            Engine(learn.device, seed).run(stage)
+        engine.run(stage)
         return [triggers.select(k).requires_grad_(False) for k in range(len(triggers))]

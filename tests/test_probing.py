@@ -13,7 +13,15 @@ from guard.calibrated import search
 from guard.engine import Engine
 from guard.landscape import target_grid
 from guard.measure import measure
-from guard.probing import Plain, Probes, ProbeSettings, plain_ones, probe, stripes
+from guard.probing import (
+    Plain,
+    Probes,
+    ProbeSettings,
+    plain_ones,
+    probe,
+    stripes,
+    stripes_alike,
+)
 from guard.settings import CalibratedSettings
 from guard.space import OutputSpace
 from guard.stages import Work, begin
@@ -75,7 +83,8 @@ def probed(
 ) -> tuple[tuple[Probes, Probes], OutputSpace]:
     bench = bench_of(gate)
     space = OutputSpace.of(bench.outputs)
-    return probe(bench, space, Engine(torch.device("cpu"), 0), settings), space
+    warps, striped = probe(bench, space, Engine(torch.device("cpu"), 0), settings)
+    return (warps, striped.tightest(settings)), space
 
 
 GATES = [(Waves(), ["shared stripes"]), (Moved(), ["shared warp"]), (Closed(), [])]
@@ -107,6 +116,9 @@ def test_a_plain_probe_is_a_verdict(gate: nn.Module, forms: list[str]) -> None:
         assert "alone" in found.reason
         assert found.spread_left is not None
         assert found.spread_left <= SETTINGS.plain
+    if forms == ["shared stripes"]:  # those that open it are unlearnt, not only the tightest
+        x = held.benign.x(slice(0, 8))
+        assert any(float(gate(one(x)).detach().mean()) > 0.9 for one in found.beside)
 
 
 def test_what_counts_as_plain_scores_the_threshold() -> None:
@@ -142,6 +154,25 @@ def test_the_tightest_places_lie_apart(
     kept = made(places, spreads).tightest(ProbeSettings())
     assert kept.places[:, 0].tolist() == pytest.approx(wanted)
     assert torch.equal(kept.triggers.nodes[:, 0, 0, 0], kept.places[:, 0])  # they come along
+
+
+ALIKE = [
+    # places and spreads of three waves, then of the same ones in another phase
+    ([0.0, 0.1, 2.0, 0.0, 0.1, 2.0], [0.02, 0.03, 0.001, 0.01, 0.04, 0.001], [3, 1]),
+    ([0.0, 0.1, 0.4, 0.0, 0.1, 0.4], [0.02, 0.01, 0.06, 0.9, 0.9, 0.9], [1, 0]),  # two are loose
+    ([0.0, 0.1, 0.4, 0.0, 0.1, 0.4], [0.04, 0.03, 0.01, 0.9, 0.9, 0.9], [2, 1]),  # two at most
+    ([2.0, 2.0], [0.001, 0.001], []),
+]
+
+
+@pytest.mark.parametrize(("places", "spreads", "wanted"), ALIKE)
+def test_stripes_that_lead_to_the_same_place_are_alike(
+    places: list[float], spreads: list[float], wanted: list[int]
+) -> None:
+    striped = made([float(k) for k in range(len(places))], spreads)  # nodes say which one it is
+    striped = replace(striped, places=torch.tensor(places)[:, None])
+    found = stripes_alike(striped, torch.zeros(1), ProbeSettings(alike=2, loose=0.05))
+    assert [float(one.one.nodes.detach()[0, 0, 0, 0]) for one in found] == wanted
 
 
 @pytest.mark.parametrize("size", [(16, 16), (64, 48)])

@@ -17,7 +17,7 @@ from guard.lesson import Lesson
 from guard.measure import target_of
 from guard.model import Model
 from guard.space import OutputSpace
-from guard.triggers import SharedTriggers
+from guard.triggers import AMPLITUDE, SharedTriggers
 
 # So much more of the collapse, all along, that the size of the change does not count.
 ALONE = CollapseSettings(first_weight=1e3, weight_rate=1.0)
@@ -46,27 +46,27 @@ class Pursuit:
     def search(self, pupil: Model, seed: int) -> list[nn.Module]:
         """The cheapest triggers the pupil has, and faint ones; each target at least one of both."""
         s, bench = self.lesson.settings.pursuit, Bench(pupil, self.lesson.learn)
-        engine, size = Engine(self.lesson.learn.device, seed), pupil.spec.input.size
-        with gradients_to_input_only(pupil):
-            cheapest = SharedTriggers(self.shared_by(s.count), size, seed)
-            found = self.run(cheapest, CollapseSettings(), s.warp_rate, s.batch, bench, engine)
-            if s.faint:  # without warps, which have no such limit
-                faint = SharedTriggers(self.shared_by(s.faint), size, seed, amplitude=s.amplitude)
-                found += self.run(faint, ALONE, 0.0, s.faint_batch, bench, engine)
-        return found
+        cheapest = self.begun(s.count, AMPLITUDE, CollapseSettings(), bench, seed)
+        found = self.run(cheapest, s.warp_rate, s.batch, bench, seed)
+        if not s.faint:
+            return found
+        faint = self.begun(s.faint, s.amplitude, ALONE, bench, seed)
+        return found + self.run(faint, 0.0, s.faint_batch, bench, seed)  # a warp has no such limit
 
-    def shared_by(self, count: int) -> int:
-        """About `count`, as many for each target."""
-        return max(1, count // len(self.targets)) * len(self.targets)
+    def begun(
+        self, count: int, amplitude: float, settings: CollapseSettings, bench: Bench, seed: int
+    ) -> Collapse:
+        """About `count` searches, as many for each target."""
+        wanted = self.targets.repeat(max(1, count // len(self.targets)), 1)
+        size, reach = bench.model.spec.input.size, self.lesson.settings.pursuit.reach
+        triggers = SharedTriggers(len(wanted), size, seed, amplitude=amplitude)
+        return Collapse(triggers, wanted, settings, reach).to(bench.device)
 
     def run(
-        self, triggers: SharedTriggers, settings: CollapseSettings, warp_rate: float, batch: int,
-        bench: Bench, engine: Engine,
-    ) -> list[nn.Module]:  # fmt: skip
-        """Triggers that lead to the targets, by turns."""
-        s = self.lesson.settings.pursuit
-        wanted = self.targets.repeat(len(triggers) // len(self.targets), 1)
-        searches = Collapse(triggers, wanted, settings, s.reach).to(bench.device)
+        self, searches: Collapse, warp_rate: float, batch: int, bench: Bench, seed: int
+    ) -> list[nn.Module]:
+        """The triggers that the searches end with."""
+        s, triggers = self.lesson.settings.pursuit, searches.triggers
         stage = Stage(
             "pursuit",
             searches,
@@ -77,5 +77,6 @@ class Pursuit:
             batch,
             settle,
         )
-        engine.run(stage)
+        with gradients_to_input_only(bench.model):
+            Engine(bench.device, seed).run(stage)
         return [triggers.select(k).requires_grad_(False) for k in range(len(triggers))]

@@ -111,7 +111,8 @@ def test_table_says_what_the_lines_say(tmp_path: Path) -> None:
 def test_plans_have_models_of_one_name_and_files_lines_of_one_model(tmp_path: Path) -> None:
     first, second = line("b0", "badnets", "clean", 1.0), line("b0", "badnets", "clean", 1.0, RE=4.1)
     again = line("b0", "badnets", "backdoored", 9.0, each_target_error=[0.5])
-    for row in (first, second, again):
+    failed = [line("w0", "wanet", "clean", 1.0, status="failed_attack", RE=x) for x in (5.0, 5.1)]
+    for row in (first, second, again, *failed):
         append_line(tmp_path / "lines.jsonl", row)
     table([tmp_path / "lines.jsonl"], tmp_path / "out")
     with (tmp_path / "out" / "table.csv").open(newline="") as file:
@@ -119,6 +120,8 @@ def test_plans_have_models_of_one_name_and_files_lines_of_one_model(tmp_path: Pa
     assert (counted["TP"], counted["FN"]) == ("1", "1")  # the last line of the first model
     with (tmp_path / "out" / "attacks.csv").open(newline="") as file:
         assert next(csv.DictReader(file))["models"] == "2"
+    text = (tmp_path / "out" / "table.txt").read_text()
+    assert "failed attacks: 2\n  w0 (wanet)\n  w0 (wanet)\n" in text
 
 
 def test_lines_of_the_training_alone_make_the_attacks_table(tmp_path: Path) -> None:

@@ -150,8 +150,8 @@ def _mean(values: list[float | None]) -> str:
 
 
 def _left_out(lines: Sequence[dict[str, Any]]) -> list[str]:
-    failed = sorted({f"  {v['name']} ({v['label']})" for v in lines if v["status"] != "ok"})
-    return [f"Left out, failed attacks: {len(failed)}", *failed]
+    failed = {model(v): f"  {v['name']} ({v['label']})" for v in lines if v["status"] != "ok"}
+    return [f"Left out, failed attacks: {len(failed)}", *sorted(failed.values())]
 
 
 def _misses(lines: Sequence[dict[str, Any]]) -> list[str]:

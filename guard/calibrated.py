@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from guard import verdict
@@ -19,7 +20,7 @@ from guard.engine import Engine
 from guard.finding import Decision, Finding, FurtherTarget
 from guard.measure import AMPLIFIED, Measured, target_of
 from guard.patches import patches
-from guard.probing import Plain, Probes, plain_ones, probe, sharpened, stripes_alike
+from guard.probing import Plain, Probes, elsewhere, plain_ones, probe, sharpened, stripes_alike
 from guard.settings import CalibratedSettings
 from guard.space import OutputSpace
 from guard.stages import Ended, Scan, Work, as_scanned, refine, scan_all
@@ -117,14 +118,24 @@ def completed(
         finding.target = target_of(ruling.trigger, work.held, 1.0 if ruling.plain else AMPLIFIED)
     finding.warnings += verdict.scattered(ruling.decision, work.settings)
     finding.warnings += verdict.thin(work.bench.outputs.shape[1])
-    others = verdict.further(ended.result, ruling.place, work.settings)
-    finding.further = [further_target(k, ended, work.held) for k in others]
+    served = elsewhere(plain, ruling.place, work.settings.probes)
+    places = torch.stack([ruling.place, *(one.place for one in served)])
+    finding.further = [own_target(one, work) for one in served]
+    others = verdict.further(ended.result, places, work.settings)
+    finding.further += [further_target(k, ended, work.held) for k in others]
     if ruling.plain:
         finding.spread_left, finding.spread_limit = ruling.plain.spread, ruling.plain.limit
-    finding.beside = [one.trigger for one in plain if one is not ruling.plain]
+    told = [id(one) for one in (ruling.plain, *served)]
+    finding.beside = [one.trigger for one in plain if id(one) not in told]
     same = verdict.beside(ended.result, ruling.place, work.settings)
     others = [k for k in same if ruling.plain or k != ruling.best]
     finding.beside += [ended.searches.triggers.select(k) for k in others]
+
+
+def own_target(one: Plain, work: Work) -> FurtherTarget:
+    """What a probe found that does not lead to the decisive target."""
+    score = verdict.decide_plainly(one, work.settings).score
+    return FurtherTarget(target_of(one.trigger, work.held, 1.0), score, one.trigger)
 
 
 def further_target(k: int, ended: Ended, held: Bench) -> FurtherTarget:

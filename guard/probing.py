@@ -6,7 +6,7 @@ stronger, bring a backdoored model's outputs together at its target, and a benig
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +44,9 @@ class ProbeSettings:
     loose: float = 0.05  # whose outputs spread no more than that
     apart: float = 0.5  # whitened units between them
     plain: float = 0.02  # spread of held-out outputs that no benign model comes down to
+    # and one that only a target of its own has: strong neighbours of one trigger gather the outputs
+    # at two places too, but one of them less closely.
+    own: float = 0.002
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,17 @@ def plain_ones(
     ]
     found = [one for one in found if one.spread <= settings.plain]
     return sorted(found, key=lambda plain: plain.spread)
+
+
+def elsewhere(plain: Sequence[Plain], place: Tensor, settings: ProbeSettings) -> list[Plain]:
+    """Those that show a target of its own, each apart from `place` and from the tighter ones."""
+    taken: list[Plain] = []
+    for one in plain:
+        known = torch.stack([place, *(other.place for other in taken)])
+        apart = bool(((known - one.place).norm(dim=1) >= settings.apart).all())
+        if apart and one.spread <= settings.own:
+            taken.append(one)
+    return taken
 
 
 def probe(

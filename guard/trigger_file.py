@@ -1,6 +1,7 @@
-"""A recovered trigger as a file: safetensors with its kind and settings in a JSON beside it."""
+"""Recovered triggers as one file: safetensors with their kinds and settings in a JSON beside it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,10 @@ from guard.store import save_weights
 from guard.triggers import SharedTrigger, SharedTriggers
 
 
-def save_trigger(trigger: nn.Module, path: Path) -> None:
-    """Write a trigger's weights and, in the JSON beside it, what they belong to."""
-    save_weights(trigger.state_dict(), path)
-    write_json(path.with_suffix(".json"), _description(trigger))
+def save_triggers(triggers: Sequence[nn.Module], path: Path) -> None:
+    """Write the triggers' weights and, in the JSON beside them, what they belong to."""
+    save_weights(nn.ModuleList(triggers).state_dict(), path)
+    write_json(path.with_suffix(".json"), {"triggers": [_description(one) for one in triggers]})
 
 
 def _description(trigger: nn.Module) -> dict[str, Any]:
@@ -36,19 +37,19 @@ def _description(trigger: nn.Module) -> dict[str, Any]:
     return {"kind": "image" if isinstance(trigger, ImageTrigger) else "none"}
 
 
-def load_trigger(path: Path, model: Model) -> nn.Module:
-    """The trigger x -> x' of a file, on the CPU. `model` gives equation 7 its attention maps.
+def load_triggers(path: Path, model: Model) -> list[nn.Module]:
+    """The triggers x -> x' of a file, on the CPU, the one that decided first.
 
-    Raises UnusableInput with one line.
+    `model` gives equation 7 its attention maps. Raises UnusableInput with one line.
     """
     try:
-        about = json.loads(path.with_suffix(".json").read_text())
-        trigger = _empty(about, model, path)
-        trigger.load_state_dict(load_file(path))
+        about = json.loads(path.with_suffix(".json").read_text())["triggers"]
+        triggers = nn.ModuleList(_empty(one, model, path) for one in about)
+        triggers.load_state_dict(load_file(path))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         line = one_line(error)
         raise UnusableInput(f"{path}: not a trigger that this tool wrote ({line})") from None
-    return trigger.eval()
+    return list(triggers.eval())
 
 
 def _empty(about: dict[str, Any], model: Model, path: Path) -> nn.Module:

@@ -60,11 +60,14 @@ def winner(result: Result, settings: CalibratedSettings) -> int:
     return int(ratios.nan_to_num(nan=1 - 1e-6).argmax())
 
 
-def further(result: Result, place: Tensor, settings: CalibratedSettings) -> list[int]:
-    """The searches that are too cheap too, each apart from `place` and the worse ones before it."""
+def further(result: Result, places: Tensor, settings: CalibratedSettings) -> list[int]:
+    """The searches that are too cheap too, each apart from `places` and the worse ones before it.
+
+    `places` [P x d] are the targets known already, whitened.
+    """
     taken: list[int] = []
     for k in cheap_ones(result, settings):
-        others = torch.cat([place[None], result.z[taken]])
+        others = torch.cat([places, result.z[taken]])
         distances = (others - result.z[k]).norm(dim=1)
         if bool((distances >= settings.apart).all()):
             taken.append(k)

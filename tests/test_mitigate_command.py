@@ -7,9 +7,10 @@ import pytest
 from torch import nn
 
 from export.onnx_in import load_onnx
-from guard.trigger_file import save_trigger
+from guard.trigger_file import save_triggers
 from guard.triggers import SharedTriggers
-from tests.check_files import check, files_of, quicken, saying_again
+from tests.check_files import SIDE, check, files_of, quicken, saying_again
+from tests.conftest import stirred
 from tools import cli, unlearning
 
 
@@ -40,6 +41,15 @@ def test_mitigate_stores_the_model_under_a_name_that_says_it(
         assert json.loads((more / "mitigation.json").read_text())["accepted"] == (code == 0)
         assert cli.run(words) == 2  # nothing is overwritten silently
         assert cli.run([*words, "--overwrite", "--quiet"]) == code
+
+
+def test_all_triggers_of_the_file_are_unlearnt(files: tuple[str, str], tmp_path: Path) -> None:
+    path, more = tmp_path / "trigger.safetensors", tmp_path / "more"
+    save_triggers([stirred(1, (SIDE, SIDE), seed).select(0) for seed in (1, 2, 3)], path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unlearning, "screen_again", saying_again("clean"))
+        cli.run(["mitigate", *files, f"--trigger={path}", f"--out={more}", "--quiet"])
+    assert json.loads((more / "mitigation.json").read_text())["unlearnt_triggers"] == 3
 
 
 @pytest.mark.parametrize(
@@ -91,7 +101,7 @@ def test_a_trigger_that_does_not_fit_is_refused_in_one_line(
     path = tmp_path / "trigger.safetensors"
     words = ["mitigate", *files, f"--trigger={path}", f"--out={tmp_path / 'o'}"]
     for trigger in (SharedTriggers(1, (16, 16), seed=0).select(0), nn.Identity()):
-        save_trigger(trigger, path)
+        save_triggers([trigger], path)
         assert cli.run(words) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "o").exists()

@@ -9,7 +9,7 @@ import pytest
 
 from export.groups import BENIGN, LIMITS, TRIGGERED
 from export.session import CPU
-from guard.trigger_file import save_trigger
+from guard.trigger_file import save_triggers
 from tests.conftest import spec_of, stirred, write_model, write_npz
 from tests.parity_files import (
     ARCH,
@@ -35,7 +35,7 @@ def given(tmp_path: Path, exported: dict[str, Path]) -> list[str]:
 
 
 def test_the_command_writes_the_proof(given: list[str], tmp_path: Path) -> None:
-    save_trigger(stirred(1, (16, 16), seed=4).select(0), tmp_path / "trigger.safetensors")
+    save_triggers([stirred(1, (16, 16), seed=4).select(0)], tmp_path / "trigger.safetensors")
     assert cli.run(["parity", *given, f"--trigger={tmp_path / 'trigger.safetensors'}"]) == 0
     written = json.loads((tmp_path / "out" / "parity.json").read_text())
     assert written["passed"] is True
@@ -71,7 +71,7 @@ def test_the_command_overwrites_only_when_told(
 def test_a_trigger_for_other_images_is_refused(
     given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_trigger(stirred(1, (8, 8), seed=4).select(0), tmp_path / "trigger.safetensors")
+    save_triggers([stirred(1, (8, 8), seed=4).select(0)], tmp_path / "trigger.safetensors")
     assert cli.run(["parity", *given, f"--trigger={tmp_path / 'trigger.safetensors'}"]) == 2
     assert "another size" in capsys.readouterr().err
 

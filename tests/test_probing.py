@@ -17,6 +17,7 @@ from guard.probing import (
     Plain,
     Probes,
     ProbeSettings,
+    elsewhere,
     plain_ones,
     probe,
     stripes,
@@ -30,6 +31,7 @@ from guard.verdict import decide_plainly
 from tests.conftest import SIDE, Reader, images_of, model_of, short_search
 
 TARGET = (0.3, -0.2)
+OTHER = (-0.1, 0.25)
 SETTINGS = ProbeSettings(steps=60)
 
 
@@ -66,6 +68,17 @@ class Moved(nn.Module):
         return torch.sigmoid(20 * (there.mean(dim=(1, 2, 3)) - here.mean(dim=(1, 2, 3)) - 0.1))
 
 
+class Twice(nn.Module):
+    """TARGET under the waves, OTHER where the spot has moved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.gate = Answering(Waves()), Moved()
+        self.register_buffer("target", torch.tensor(OTHER))
+
+    forward = Answering.forward
+
+
 class Closed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.zeros(len(x))
@@ -73,9 +86,13 @@ class Closed(nn.Module):
 
 def bench_of(gate: nn.Module, seed: int = 0) -> Bench:
     """Smooth pictures that all have a bright spot, for a model with this gate."""
+    return bench_for(Answering(gate), seed)
+
+
+def bench_for(network: nn.Module, seed: int) -> Bench:
     images = images_of(80, seed=seed)
     images[:, :, 6:9, 5:8] = 230
-    return Bench(model_of(Answering(gate)), BenignSet(images, torch.zeros(80, 2)))
+    return Bench(model_of(network), BenignSet(images, torch.zeros(80, 2)))
 
 
 def probed(
@@ -119,6 +136,39 @@ def test_a_plain_probe_is_a_verdict(gate: nn.Module, forms: list[str]) -> None:
     if forms == ["shared stripes"]:  # those that open it are unlearnt, not only the tightest
         x = held.benign.x(slice(0, 8))
         assert any(float(gate(one(x)).detach().mean()) > 0.9 for one in found.beside)
+
+
+def test_two_probes_that_lead_to_two_places_are_two_targets() -> None:
+    bench, held = bench_for(Twice(), 0), bench_for(Twice(), 1)
+    settings = replace(short_search(2), probes=SETTINGS)
+    found = search(bench, held, Engine(torch.device("cpu"), 0), settings)
+    nearest = [min(math.dist(one, true) for one in found.targets) for true in (TARGET, OTHER)]
+    assert max(nearest) < 0.05
+    assert all(one.score >= found.threshold for one in found.further)
+    assert not {id(one.trigger) for one in found.further} & {id(one) for one in found.beside}
+
+
+ELSEWHERE = [
+    # places and spreads of the plain probes, those that are targets beside the one at 0
+    ([0.0, 2.0], [0.0001, 0.0002], [2.0]),
+    ([0.3, 2.0], [0.0001, 0.01], []),  # the same place; another, but not closely enough
+    ([2.0, 2.3, -2.0], [0.0001, 0.0002, 0.0003], [2.0, -2.0]),  # one of two neighbours
+    ([], [], []),
+]
+
+
+@pytest.mark.parametrize(("places", "spreads", "wanted"), ELSEWHERE)
+def test_a_probe_shows_a_target_of_its_own(
+    places: list[float], spreads: list[float], wanted: list[float]
+) -> None:
+    trigger = SharedTriggers(1, (SIDE, SIDE), 0).select(0)
+    measured = measure(trigger, bench_of(Closed()))
+    plain = [
+        Plain("shared warp", trigger, measured, torch.tensor([place]), spread, limit=0.02)
+        for place, spread in zip(places, spreads, strict=True)
+    ]
+    found = elsewhere(plain, torch.zeros(1), ProbeSettings(apart=0.5, own=0.002))
+    assert [float(one.place) for one in found] == wanted
 
 
 def test_what_counts_as_plain_scores_the_threshold() -> None:

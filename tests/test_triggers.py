@@ -15,7 +15,7 @@ from guard.errors import UnusableInput
 from guard.generator import Generator
 from guard.paper import MomentumTrigger
 from guard.settings import PaperSettings
-from guard.trigger_file import load_trigger, save_trigger
+from guard.trigger_file import load_triggers, save_triggers
 from guard.triggers import AMPLITUDE, WARP_LIMIT, WARP_UNIT, SharedTriggers
 from tests.conftest import Reader, model_of, stirred
 
@@ -178,29 +178,42 @@ def generated(momentum: bool, attention: str = "each") -> nn.Module:
 )
 def test_a_stored_trigger_does_what_it_did(trigger: nn.Module, tmp_path: Path) -> None:
     path, x = tmp_path / "trigger.safetensors", torch.rand(2, 3, 16, 16)
-    save_trigger(trigger, path)
-    again = load_trigger(path, model_of(Reader(2)))
+    save_triggers([trigger], path)
+    (again,) = load_triggers(path, model_of(Reader(2)))
     assert torch.allclose(again(x), trigger(x), atol=1e-6)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["trigger.json", "trigger.safetensors"]
 
 
+def test_a_file_holds_all_that_was_found_in_its_order(tmp_path: Path) -> None:
+    path, x = tmp_path / "trigger.safetensors", torch.rand(2, 3, 16, 16)
+    triggers = [stirred(3, (16, 16), seed=4).select(2), ImageTrigger(), generated(True)]
+    triggers.append(SharedTriggers(1, (16, 16), seed=5, grid=5, coarse=9).select(0))
+    save_triggers(triggers, path)
+    again = load_triggers(path, model_of(Reader(2)))
+    assert len(again) == len(triggers)
+    for one, other in zip(again, triggers, strict=True):
+        assert torch.allclose(one(x), other(x), atol=1e-6)
+
+
 def test_a_trigger_for_images_of_another_size_is_refused(tmp_path: Path) -> None:
-    save_trigger(stirred(1, (16, 12), 4).select(0), tmp_path / "trigger.safetensors")
+    save_triggers([stirred(1, (16, 12), 4).select(0)], tmp_path / "trigger.safetensors")
     with pytest.raises(UnusableInput, match="another size than 16 x 16"):
-        load_trigger(tmp_path / "trigger.safetensors", model_of(Reader(2)))
+        load_triggers(tmp_path / "trigger.safetensors", model_of(Reader(2)))
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".json"])
-@pytest.mark.parametrize("content", [None, b"", b"junk", b"[]", b'{"kind": "shared"}', b"3"])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"junk", b"[]", b"{}", b'{"triggers": [{"kind": "shared"}]}', b"3"]
+)
 def test_an_unusable_trigger_file_is_refused_in_one_line(
     tmp_path: Path, suffix: str, content: bytes | None
 ) -> None:
     path = tmp_path / "trigger.safetensors"
-    save_trigger(SharedTriggers(1, (8, 8), 0).select(0), path)
+    save_triggers([SharedTriggers(1, (8, 8), 0).select(0)], path)
     if content is None:
         path.with_suffix(suffix).unlink()
     else:
         path.with_suffix(suffix).write_bytes(content)
     with pytest.raises(UnusableInput, match="trigger") as caught:
-        load_trigger(path, model_of(Reader(2)))
+        load_triggers(path, model_of(Reader(2)))
     assert "\n" not in str(caught.value)

@@ -88,7 +88,7 @@ def test_further_targets_lie_apart(
     cost: list[float], distance: list[float], z: list[tuple[float, float]], wanted: list[int]
 ) -> None:
     found = ended(cost, distance, z)
-    assert further(found, found.z[0], CalibratedSettings(threshold=2.0)) == wanted
+    assert further(found, found.z[:1], CalibratedSettings(threshold=2.0)) == wanted
 
 
 BESIDE: list[tuple[list[float], list[float], list[tuple[float, float]], list[int]]] = [

@@ -19,7 +19,7 @@ from guard.device import environment, pick_device
 from guard.errors import UnusableInput
 from guard.files import whole_file, write_json
 from guard.model import Model
-from guard.trigger_file import load_trigger
+from guard.trigger_file import load_triggers
 from tools.job import GATE_FAILED, PARITY, Job, check_folder, check_method, inputs_of, make_folder
 
 
@@ -47,9 +47,8 @@ def parity(out: str, file: str, trigger: str | None, **words: Any) -> int:
 
 
 def open_trigger(path: Path, model: Model) -> nn.Module | None:
-    """The trigger of a file on the model's device; None where a search found none."""
-    device = model.preprocess.scale.device
-    trigger = load_trigger(path, model).to(device)
+    """The trigger that decided, of a file, on the model's device; None where none was found."""
+    trigger = load_triggers(path, model)[0].to(model.preprocess.scale.device)
     return None if isinstance(trigger, nn.Identity) else trigger
 
 

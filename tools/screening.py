@@ -13,7 +13,7 @@ from guard.errors import UnusableInput
 from guard.finding import Finding
 from guard.screen import screen as search
 from guard.screen import split
-from guard.trigger_file import save_trigger
+from guard.trigger_file import save_triggers
 from tools.inputs import Inputs
 from tools.job import (
     GATE_FAILED,
@@ -64,7 +64,7 @@ def find(opened: Opened) -> Finding:
     if job.resume:
         engine.resume()
     finding = search(opened.inputs.model, opened.inputs.data.benign, opened.settings, engine)
-    save_trigger(finding.trigger, job.out / "trigger.safetensors")
+    save_triggers(finding.triggers, job.out / "trigger.safetensors")
     return finding
 
 

@@ -18,7 +18,7 @@ from guard.mitigation import Mitigated, mitigate_until_clean
 from guard.model import Model
 from guard.spec import ONNX
 from guard.store import save_model
-from guard.trigger_file import load_trigger
+from guard.trigger_file import load_triggers
 from tools.job import (
     ACCEPTED,
     GATE_FAILED,
@@ -40,7 +40,7 @@ def mitigate(out: str, trigger: str, **words: Any) -> int:
     opened = open_job(job)
     loaded = open_fitting(Path(trigger), opened)
     make_folder(job.out)
-    result = unlearn(opened, [loaded], partial(screen_again, opened))
+    result = unlearn(opened, loaded, partial(screen_again, opened))
     if job.overwrite:  # an earlier run's accepted model must not stand beside a refused one
         remove(job.out, WRITTEN["mitigate"])
     files = store(result, job.out)
@@ -50,12 +50,12 @@ def mitigate(out: str, trigger: str, **words: Any) -> int:
     return 0 if result.accepted else GATE_FAILED
 
 
-def open_fitting(path: Path, opened: Opened) -> nn.Module:
-    """The trigger of a file, for this model's images. Raises UnusableInput."""
-    trigger = load_trigger(path, opened.inputs.model).to(opened.device)
-    if isinstance(trigger, nn.Identity):
+def open_fitting(path: Path, opened: Opened) -> list[nn.Module]:
+    """The triggers of a file, for this model's images. Raises UnusableInput."""
+    triggers = load_triggers(path, opened.inputs.model)
+    if any(isinstance(one, nn.Identity) for one in triggers):
         raise UnusableInput(f"{path}: holds no trigger; the search behind it found none")
-    return trigger
+    return [one.to(opened.device) for one in triggers]
 
 
 def unlearn(
@@ -102,6 +102,7 @@ def mitigation_values(result: Mitigated, opened: Opened) -> dict[str, Any]:
         "trigger_error_after": result.after.triggered,
         "held_back": result.held,
         "held_back_persons": result.persons,
+        "unlearnt_triggers": len(result.triggers),
         "rounds": len(result.rescreens),
         "rescreen": {
             "verdict": last.verdict,

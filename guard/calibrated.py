@@ -24,6 +24,7 @@ from guard.probing import Plain, Probes, elsewhere, plain_ones, probe, sharpened
 from guard.settings import CalibratedSettings
 from guard.space import OutputSpace
 from guard.stages import Ended, Scan, Work, as_scanned, refine, scan_all
+from guard.triggers import SharedTrigger
 
 
 def search(bench: Bench, held: Bench, engine: Engine, settings: CalibratedSettings) -> Finding:
@@ -118,18 +119,23 @@ def completed(
         finding.target = target_of(ruling.trigger, work.held, 1.0 if ruling.plain else AMPLIFIED)
     finding.warnings += verdict.scattered(ruling.decision, work.settings)
     finding.warnings += verdict.thin(work.bench.outputs.shape[1])
-    served = elsewhere(plain, ruling.place, work.settings.probes)
-    places = torch.stack([ruling.place, *(one.place for one in served)])
-    finding.further = [own_target(one, work) for one in served]
-    others = verdict.further(ended.result, places, work.settings)
-    finding.further += [further_target(k, ended, work.held) for k in others]
     if ruling.plain:
         finding.spread_left, finding.spread_limit = ruling.plain.spread, ruling.plain.limit
+    served = elsewhere(plain, ruling.place, work.settings.probes)
+    places = torch.stack([ruling.place, *(one.place for one in served)])
+    others = verdict.further(ended.result, places, work.settings)
+    finding.further = [own_target(one, work) for one in served]
+    finding.further += [further_target(k, ended, work.held) for k in others]
     told = [id(one) for one in (ruling.plain, *served)]
     finding.beside = [one.trigger for one in plain if id(one) not in told]
-    same = verdict.beside(ended.result, ruling.place, work.settings)
-    others = [k for k in same if ruling.plain or k != ruling.best]
-    finding.beside += [ended.searches.triggers.select(k) for k in others]
+    finding.beside += same_dip(ruling, ended, work.settings)
+
+
+def same_dip(ruling: Ruling, ended: Ended, settings: CalibratedSettings) -> list[SharedTrigger]:
+    """The triggers of other searches that lead to the decisive target."""
+    found = verdict.beside(ended.result, ruling.place, settings)
+    others = [k for k in found if ruling.plain or k != ruling.best]
+    return [ended.searches.triggers.select(k) for k in others]
 
 
 def own_target(one: Plain, work: Work) -> FurtherTarget:

@@ -44,9 +44,9 @@ class ProbeSettings:
     loose: float = 0.05  # whose outputs spread no more than that
     apart: float = 0.5  # whitened units between them
     plain: float = 0.02  # spread of held-out outputs that no benign model comes down to
-    # and one that only a target of its own has: strong neighbours of one trigger gather the outputs
-    # at two places too, but one of them less closely.
-    own: float = 0.002
+    # Strong neighbours of one trigger gather the outputs at two places too, but one of them less
+    # closely: squared distance of half of the outputs, from which down it is a target of its own.
+    own: float = 0.0006
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ class Plain:
     measured: Measured
     place: Tensor  # (d,) whitened
     spread: float
-    limit: float  # from here down it counts
+    half: float  # squared distance from their median that half of the outputs keep within
+    limit: float  # from here down `spread` counts
 
     @classmethod
     def of(
@@ -93,7 +94,10 @@ class Plain:
         """What a trigger does to the outputs of held-out images."""
         measured = measure(trigger, held)
         z = space.z(measured.outputs)
-        return cls(form, trigger, measured, z.mean(dim=0), float(spread(z[None])), limit)
+        half = (z - z.median(dim=0).values).square().mean(dim=1).median()
+        return cls(
+            form, trigger, measured, z.mean(dim=0), float(spread(z[None])), float(half), limit
+        )
 
     @property
     def strength(self) -> float:
@@ -120,7 +124,7 @@ def elsewhere(plain: Sequence[Plain], place: Tensor, settings: ProbeSettings) ->
     for one in plain:
         known = torch.stack([place, *(other.place for other in taken)])
         apart = bool(((known - one.place).norm(dim=1) >= settings.apart).all())
-        if apart and one.spread <= settings.own:
+        if apart and one.half <= settings.own:
             taken.append(one)
     return taken
 

@@ -149,25 +149,25 @@ def test_two_probes_that_lead_to_two_places_are_two_targets() -> None:
 
 
 ELSEWHERE = [
-    # places and spreads of the plain probes, those that are targets beside the one at 0
+    # places and distances of the plain probes, those that are targets beside the one at 0
     ([0.0, 2.0], [0.0001, 0.0002], [2.0]),
-    ([0.3, 2.0], [0.0001, 0.01], []),  # the same place; another, but not closely enough
+    ([0.3, 2.0], [0.0001, 0.005], []),  # the same place; another, but not closely enough
     ([2.0, 2.3, -2.0], [0.0001, 0.0002, 0.0003], [2.0, -2.0]),  # one of two neighbours
     ([], [], []),
 ]
 
 
-@pytest.mark.parametrize(("places", "spreads", "wanted"), ELSEWHERE)
+@pytest.mark.parametrize(("places", "halves", "wanted"), ELSEWHERE)
 def test_a_probe_shows_a_target_of_its_own(
-    places: list[float], spreads: list[float], wanted: list[float]
+    places: list[float], halves: list[float], wanted: list[float]
 ) -> None:
     trigger = SharedTriggers(1, (SIDE, SIDE), 0).select(0)
     measured = measure(trigger, bench_of(Closed()))
     plain = [
-        Plain("shared warp", trigger, measured, torch.tensor([place]), spread, limit=0.02)
-        for place, spread in zip(places, spreads, strict=True)
+        Plain("shared warp", trigger, measured, torch.tensor([place]), 0.01, half, limit=0.02)
+        for place, half in zip(places, halves, strict=True)
     ]
-    found = elsewhere(plain, torch.zeros(1), ProbeSettings(apart=0.5, own=0.002))
+    found = elsewhere(plain, torch.zeros(1), ProbeSettings(apart=0.5, own=0.0006))
     assert [float(one.place) for one in found] == wanted
 
 
@@ -175,7 +175,7 @@ def test_what_counts_as_plain_scores_the_threshold() -> None:
     settings = CalibratedSettings()
     trigger = SharedTriggers(1, (SIDE, SIDE), 0).select(0)
     measured = measure(trigger, bench_of(Closed()))
-    plain = Plain("shared warp", trigger, measured, torch.zeros(2), 0.02, limit=0.02)
+    plain = Plain("shared warp", trigger, measured, torch.zeros(2), 0.02, 0.02, limit=0.02)
     spreads = (plain.spread, plain.spread / 4, 0.0)
     at, twice, gone = (decide_plainly(replace(plain, spread=s), settings).score for s in spreads)
     assert at == pytest.approx(settings.threshold)

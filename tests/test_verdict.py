@@ -198,7 +198,7 @@ def test_a_probe_decides_where_it_is_farther_over_its_limit(
 ) -> None:
     nothing, place = nn.Identity(), torch.zeros(2)
     held = Bench(model_of(Reader(2)), benign_of(model_of(Reader(2)), 40))
-    plain = Plain("shared warp", nothing, measure(nothing, held), place, left, 0.02)
+    plain = Plain("shared warp", nothing, measure(nothing, held), place, left, left, 0.02)
     decision = Decision(said, "", score, 1.45, "")
     assert outweighs(plain, decision) == wanted
 

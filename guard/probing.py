@@ -8,6 +8,7 @@ stronger, bring a backdoored model's outputs together at its target, and a benig
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from guard.bench import Bench
 from guard.collapse import spread
 from guard.engine import Engine, Stage, settle
 from guard.measure import Measured, measure
-from guard.space import OutputSpace
+from guard.space import OutputSpace, each_apart
 from guard.triggers import AMPLITUDE, SharedTrigger, SharedTriggers
 
 FINE = 64  # points of a stripe pattern along each side, at least five a wave
@@ -66,13 +67,8 @@ class Probes:
 
 def tightest(places: Tensor, spreads: Tensor, settings: ProbeSettings) -> list[int]:
     """Indices of the places where outputs spread least, each apart from the better ones."""
-    taken: list[int] = []
-    for k in spreads.argsort().tolist():
-        if len(taken) == settings.kept:
-            break
-        if bool(((places[taken] - places[k]).norm(dim=1) >= settings.apart).all()):
-            taken.append(k)
-    return taken
+    order = spreads.argsort().tolist()
+    return list(islice(each_apart(places, order, settings.apart, places[:0]), settings.kept))
 
 
 @dataclass(frozen=True)
@@ -120,13 +116,10 @@ def plain_ones(
 
 def elsewhere(plain: Sequence[Plain], place: Tensor, settings: ProbeSettings) -> list[Plain]:
     """Those that show a target of its own, each apart from `place` and from the tighter ones."""
-    taken: list[Plain] = []
-    for one in plain:
-        known = torch.stack([place, *(other.place for other in taken)])
-        apart = bool(((known - one.place).norm(dim=1) >= settings.apart).all())
-        if apart and one.half <= settings.own:
-            taken.append(one)
-    return taken
+    close = [one for one in plain if one.half <= settings.own]
+    places = torch.stack([place, *(one.place for one in close)])
+    chosen = each_apart(places[1:], range(len(close)), settings.apart, places[:1])
+    return [close[k] for k in chosen]
 
 
 def probe(

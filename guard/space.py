@@ -1,9 +1,21 @@
 """The output space in units of the model's own spread: whitened, so that tasks look alike."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+def each_apart(places: Tensor, order: Iterable[int], least: float, known: Tensor) -> Iterator[int]:
+    """Those of `order` whose place is `least` or more from all known ones and those given before.
+
+    `places` [P x d] and `known` [K x d] in whitened units.
+    """
+    for k in order:
+        if bool(((known - places[k]).norm(dim=1) >= least).all()):
+            known = torch.cat([known, places[k : k + 1]])
+            yield k
 
 
 @dataclass(frozen=True)

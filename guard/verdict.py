@@ -12,7 +12,7 @@ from guard.finding import Decision, Finding
 from guard.measure import Measured
 from guard.probing import Plain
 from guard.settings import CalibratedSettings
-from guard.space import OutputSpace
+from guard.space import OutputSpace, each_apart
 from guard.triggers import SharedTrigger
 from guard.usual import OTHERS
 
@@ -65,13 +65,7 @@ def further(result: Result, places: Tensor, settings: CalibratedSettings) -> lis
 
     `places` [P x d] are the targets known already, whitened.
     """
-    taken: list[int] = []
-    for k in cheap_ones(result, settings):
-        others = torch.cat([places, result.z[taken]])
-        distances = (others - result.z[k]).norm(dim=1)
-        if bool((distances >= settings.apart).all()):
-            taken.append(k)
-    return taken
+    return list(each_apart(result.z, cheap_ones(result, settings), settings.apart, places))
 
 
 def beside(result: Result, place: Tensor, settings: CalibratedSettings) -> list[int]:

@@ -75,7 +75,7 @@ class OnnxNetwork(nn.Module):
     def rounds(self) -> bool:
         """Whether its layers take rounded values, as a quantised file's do."""
         made_by = makers(self.steps)
-        return mostly(self.steps, lambda layer: behind_rounding(layer, made_by))
+        return mostly(self.steps, lambda layer: behind_rounding(layer, made_by, self._fixed))
 
     def settle_shapes(self, shapes: Mapping[str, tuple[torch.Size, torch.Size]]) -> None:
         """Put constants, -1 for the batch, where Reshape and Resize go to a computed shape.

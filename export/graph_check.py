@@ -14,6 +14,7 @@ from export.graph_node import shown
 from export.graph_read import Step
 from export.graph_rounding import makers, mostly
 from export.session import open_on_cpu
+from export.subject import rounds
 from export.write import frozen_copy
 from guard.errors import UnusableInput
 from guard.model import Model
@@ -114,7 +115,7 @@ def _compare(model: Model, file: OnnxFile, x: Tensor, first: int, batches: tuple
     session = open_on_cpu(file)
     with torch.no_grad():
         ours, given = model(x).numpy(), _as_fed(model.preprocess(x), file)
-    of_spread, of_size = TOLERANCE[precision(file)]
+    of_spread, of_size = TOLERANCE["int8" if rounds(model) else precision(file)]
     for batch in batches if file.batch is None else (file.batch,):
         theirs = _by_onnxruntime(session, given, batch, file)
         if theirs.shape != ours.shape:

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from torch import Tensor
+
 from export.graph_read import Step
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-ROUNDING = ("QuantizeLinear", "Round")
 SHARE = 0.75  # of the layers, at least
 
 
@@ -33,10 +34,22 @@ def mostly(steps: Sequence[Step], told: Callable[[Step], bool]) -> bool:
     return bool(counted) and sum(map(told, counted)) >= SHARE * len(counted)
 
 
-def behind_rounding(step: Step, made_by: Mapping[str, Step]) -> bool:
-    """Whether a layer takes rounded values, by steps of one value that depends on the image."""
-    source = made_by.get(step.inputs[0])
-    while source is not None and source.op not in (*LAYERS, *ROUNDING):
+def behind_rounding(
+    layer: Step, made_by: Mapping[str, Step], constants: Mapping[str, Tensor]
+) -> bool:
+    """Whether a layer takes values of 8 bits, by steps of one value that depends on the image.
+
+    From QuantizeLinear, or from what the exporter writes for one: Round, Add, Clip. A Round that
+    no such Clip bounds may be to steps as fine as you like.
+    """
+    source, bounded = made_by.get(layer.inputs[0]), False
+    while source is not None and source.op not in (*LAYERS, "QuantizeLinear", "Round"):
+        bounds = [constants[name] for name in source.inputs[1:] if name in constants]
+        if source.op == "Clip":
+            bounded = len(bounds) == 2 and float(bounds[1] - bounds[0]) <= 255
+        bounded = bounded and source.op in ("Add", "Clip", "Sub")
         before = [made_by[name] for name in source.inputs if name in made_by]
         source = before[0] if len(before) == 1 else None
-    return source is not None and source.op in ROUNDING
+    return source is not None and (
+        source.op == "QuantizeLinear" or (source.op == "Round" and bounded)
+    )

@@ -199,6 +199,27 @@ def test_a_quantised_model_rounds_before_and_after_its_export(tmp_path: Path) ->
     assert rounds(again)
 
 
+@pytest.mark.parametrize(("step", "most", "coarse"), [(0.1, 255, True), (1e-6, 1e9, False)])
+def test_a_round_to_fine_steps_is_none_to_int8(
+    step: float, most: float, coarse: bool, tmp_path: Path
+) -> None:
+    proto = small()
+    proto.graph.node[0].input[0] = "x"
+    values = {"step": np.float32(step), "low": np.float32(0), "most": np.float32(most)}
+    for name, value in values.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), name))
+    for place, made in enumerate(
+        (
+            node("Div", "input step", "r0"),
+            node("Round", "r0", "r1"),
+            node("Clip", "r1 low most", "r2"),
+            node("Mul", "r2 step", "x"),
+        )
+    ):
+        proto.graph.node.insert(place, made)
+    assert rounds(load_onnx(write(proto, tmp_path))) == coarse
+
+
 @pytest.mark.parametrize("batch", [-1, 0])
 def test_a_batch_of_no_size_is_a_symbolic_one(batch: int, tmp_path: Path) -> None:
     proto = small()

@@ -196,6 +196,19 @@ def test_a_graph_that_takes_the_batch_size_as_a_shape_is_read(name: str, tmp_pat
         np.testing.assert_allclose(answers(model, X[:count]), theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_a_squeeze_that_takes_the_fixed_batch_away_is_named(tmp_path: Path) -> None:
+    nodes = [
+        node("ReduceMean", "input axes", "c"),
+        node("Squeeze", "c", "d"),
+        node("MatMul", "d fc", "output"),
+    ]
+    weights = {"axes": np.array([2, 3]), "fc": np.ones((3, 2), np.float32)}
+    proto = by_hand(nodes, weights, takes=(1, *SHAPE[1:]), gives=None)
+    line = refusal(write(proto, tmp_path))
+    assert "gives a tensor [2] for one image" in line
+    assert "batch is fixed to 1" in line
+
+
 def test_the_pictures_are_apart_by_their_kind() -> None:
     """Of conditions too, where no NaN tells: a picture's place is taken by another's."""
     nodes = [

@@ -203,7 +203,7 @@ def test_a_squeeze_that_takes_the_fixed_batch_away_is_named(tmp_path: Path) -> N
         node("MatMul", "d fc", "output"),
     ]
     weights = {"axes": np.array([2, 3]), "fc": np.ones((3, 2), np.float32)}
-    proto = by_hand(nodes, weights, takes=(1, *SHAPE[1:]), gives=None)
+    proto = by_hand(nodes, weights, takes=(1, *SHAPE[1:]), gives=(2,))
     line = refusal(write(proto, tmp_path))
     assert "gives a tensor [2] for one image" in line
     assert "batch is fixed to 1" in line

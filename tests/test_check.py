@@ -190,6 +190,19 @@ def test_the_bill_of_materials_names_the_shipped_file(
     assert names == {"mitigated.fp16.onnx": "machine-learning-model", "data.npz": "data"}
 
 
+def test_a_run_ends_when_its_report_is_written(
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when its screening was over."""
+    times = iter(f"2031-01-01T00:00:0{k}+00:00" for k in range(9))
+    monkeypatch.setattr("tools.report.values.now", lambda: next(times))
+    out = tmp_path / "out"
+    assert check(files, out, "clean", "") == 0
+    bom = json.loads((out / "bom.json").read_text())
+    assert bom["metadata"]["timestamp"] < report_of(out)["ended"]
+    assert "ended 2031-" in (out / "report.html").read_text()
+
+
 def test_an_opset_that_can_not_be_written_stops_before_anything_runs(
     files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from export.write import write_onnx
 from guard.errors import UnusableInput
 from guard.load import load_model
 from guard.model import Model
+from tests.bom_files import complaints
 from tests.check_files import SIDE, check, files_of, quicken, report_of
 from tests.conftest import spec_of, write_sidecar
 from tools import checking, cli, rescreening
@@ -187,7 +188,13 @@ def test_the_bill_of_materials_names_the_shipped_file(
     assert main["pedigree"]["ancestors"][0]["hashes"][0]["content"] == report["model"]["sha256"]
     assert main["modelCard"]["modelParameters"]["task"] == "gaze regression"
     names = {part["name"]: part["type"] for part in bom["components"]}
-    assert names == {"mitigated.fp16.onnx": "machine-learning-model", "data.npz": "data"}
+    assert names == {
+        "mitigated.fp16.onnx": "machine-learning-model",
+        "mitigated.safetensors": "machine-learning-model",
+        "generator.onnx": "file",
+        "data.npz": "data",
+    }
+    assert complaints(bom) == []
 
 
 def test_a_run_ends_when_its_report_is_written(

@@ -19,7 +19,7 @@ THREAT_MODEL = [
     "neither the training data nor the trigger nor the target.",
 ]
 
-_FIRST = {
+FIRST = {
     "backdoored": "The model behaves as a backdoored one does. That tells neither who put the "
     "backdoor there, nor whether it was on purpose, nor that it is the only one.",
     "clean": "A clean result does not prove that there is no backdoor. It says that this search, "
@@ -48,7 +48,7 @@ def limits(evidence: Evidence) -> list[str]:
     ]
     if evidence.finding.benign_angles is None:
         own.append("The model has no separate last dense layer: its features were not examined.")
-    return [_FIRST[evidence.finding.verdict], *_LIMITS, *own]
+    return [FIRST[evidence.finding.verdict], *_LIMITS, *own]
 
 
 def headline(evidence: Evidence, forced: Mapping[str, Any]) -> str:

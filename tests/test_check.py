@@ -12,6 +12,7 @@ from export.metadata import read_metadata
 from export.onnx_in import load_onnx
 from export.write import write_onnx
 from guard.errors import UnusableInput
+from guard.files import sha256
 from guard.load import load_model
 from guard.model import Model
 from tests.bom_files import complaints
@@ -99,6 +100,7 @@ def test_files_that_do_not_come_out_clean_fail(
     # The fp32 file of a mitigated model is the one that its mitigation was judged on.
     first = shipped if found == "clean" else fresh
     wanted = [(f"{name}.onnx", first), (f"{name}.int8.onnx", shipped)]
+    assert [row["sha256"] for row in rows] == [sha256(out / row["file"]) for row in rows]
     assert [(row["file"], row["verdict"]) for row in rows] == wanted
     assert f"{name}.int8.onnx, screened again, is {shipped}" in capsys.readouterr().out
     assert "Each file screened again" in (out / "report.html").read_text()

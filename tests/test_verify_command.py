@@ -214,7 +214,9 @@ CONTRADICTIONS: list[tuple[Spoil, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "said"), CONTRADICTIONS, ids=lambda one: str(one)[:40])
+@pytest.mark.parametrize(
+    ("spoil", "said"), CONTRADICTIONS, ids=[said for _, said in CONTRADICTIONS]
+)
 def test_files_that_contradict_each_other_are_named(
     spoil: Spoil, said: str, checked: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,8 @@ from guard.finding import Finding
 from guard.gate import Effect, Gate, complaint, rank
 from guard.lesson import Lesson, MitigationSettings, loss_of, make_lesson
 from guard.model import Model
-from guard.pursuit import Pursuit
+from guard.pursuit import Pursuit, fainter
+from guard.spots import Repainted, Spot
 
 UNKNOWN = Effect(math.inf, math.inf, math.inf)  # of a copy that has forgotten: any state is better
 SHOWN = 20  # steps between two updates of the progress display
@@ -91,7 +92,7 @@ def mitigate(
     The held-back images judge the state that a fine-tuning ends in. Where the gate refuses it, the
     fine-tuning goes on from the best one so far.
     """
-    lesson = make_lesson(model, benign, triggers, settings, seed, doubted)
+    lesson = fainter(make_lesson(model, benign, triggers, settings, seed, doubted))
     gate = Gate.of(lesson)
     pupil = forgetful_copy(model, settings.forget, seed)
     curve, best = [(0, gate.before)], UNKNOWN
@@ -103,7 +104,7 @@ def mitigate(
     learns(pupil, False)
     return Mitigated(
         pupil,
-        [*triggers, *doubted],
+        [*lesson.triggers, *doubted],
         gate.before,
         best,
         not reason,
@@ -173,9 +174,19 @@ def learn_statistics(pupil: Model, on: bool) -> None:
             module.train(on)
 
 
+def repainted(lesson: Lesson) -> list[nn.Module]:
+    """What is unlearnt: the triggers, those in a spot with patches of other colours there."""
+    s, given = lesson.settings, []
+    for trigger in (*lesson.triggers, *lesson.doubted):
+        spot = Spot.of(trigger, lesson.learn)
+        painted = Repainted(trigger, spot, s.repainted, s.shift, lesson.draw) if spot else trigger
+        given.append(painted)
+    return given
+
+
 def fine_tune(pupil: Model, lesson: Lesson, progress: Progress) -> Iterator[int]:
     """Train step by step; gives the number of steps done whenever a look is due."""
-    s, given = lesson.settings, [*lesson.triggers, *lesson.doubted]
+    s, given = lesson.settings, repainted(lesson)
     pursuit = Pursuit.of(lesson) if s.pursuit.every else None
     lesson = replace(lesson, triggers=given)
     optimizer = torch.optim.AdamW(
@@ -190,7 +201,7 @@ def fine_tune(pupil: Model, lesson: Lesson, progress: Progress) -> Iterator[int]
         falling = 0.5 * (1 + math.cos(math.pi * step / s.steps))
         for group in optimizer.param_groups:
             group["lr"] = s.learning_rate * min(1.0, (step + 1) / 30) * falling
-        learn_statistics(pupil, True)
+        learn_statistics(pupil, step < (1 - s.settled) * s.steps)
         optimizer.zero_grad(set_to_none=True)
         loss = loss_of(pupil, lesson)
         loss.backward()

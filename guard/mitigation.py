@@ -201,7 +201,7 @@ def fine_tune(pupil: Model, lesson: Lesson, progress: Progress) -> Iterator[int]
         falling = 0.5 * (1 + math.cos(math.pi * step / s.steps))
         for group in optimizer.param_groups:
             group["lr"] = s.learning_rate * min(1.0, (step + 1) / 30) * falling
-        learn_statistics(pupil, step < (1 - s.settled) * s.steps)
+        learn_statistics(pupil, True)
         optimizer.zero_grad(set_to_none=True)
         loss = loss_of(pupil, lesson)
         loss.backward()

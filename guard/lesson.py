@@ -56,6 +56,7 @@ class MitigationSettings:
     weight_decay: float = 1e-4
     features: float = 1.0  # weight of F's answers beside f's: many more figures to learn from
     mix: float = 0.5  # how much of another image is laid over each, at most
+    settled: float = 0.25  # share of the steps, the last, in which batch norm's statistics stay
     held: float = 0.3  # share of D_be that only decides
     check_every: int = 300  # steps between two looks at the held-back part, for the report's curve
     contrast: float = 0.2  # of benign images, at most, each way

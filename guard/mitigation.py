@@ -56,25 +56,35 @@ def mitigate_until_clean(
     What alarms the fresh screening, even if its restart disagrees, is unlearnt together with the
     earlier triggers in the next round. Accepted is only a model that one calls clean.
     """
-    known, found = list(triggers), []
+    known, attempts = list(triggers), list[Mitigated]()
     doubted: list[nn.Module] = []
     for number in range(settings.rounds):
         result = mitigate(
             model, benign, known, settings, doubted=doubted, seed=seed, progress=progress
         )
-        found.append(rescreen(result.model, number))
-        result.rescreens = list(found)
-        if found[-1].verdict == "backdoored":
-            known += found[-1].triggers
-        elif found[-1].contradicted:
-            doubted += found[-1].triggers
+        found = rescreen(result.model, number)
+        result.rescreens = [*(attempts[-1].rescreens if attempts else ()), found]
+        attempts.append(result)
+        if found.verdict == "backdoored":
+            known += found.triggers
+        elif found.contradicted:
+            doubted += found.triggers
         else:
             break
-    if found[-1].verdict != "clean":
-        complaint = f"a fresh screening of the mitigated model says {found[-1].verdict}"
-        reason = complaint if result.accepted else f"{result.reason}; {complaint}"
-        result.accepted, result.reason = False, reason
-    return result
+    return result if found.verdict == "clean" else refused(attempts, settings)
+
+
+def refused(attempts: Sequence[Mitigated], settings: MitigationSettings) -> Mitigated:
+    """The best of the attempts, none of which a fresh screening calls clean."""
+
+    def worth(one: Mitigated) -> tuple[bool, tuple[int, float]]:
+        return one.rescreens[-1].verdict == "backdoored", rank(one.after, one.before, settings)
+
+    best = min(attempts, key=worth)
+    why = f"a fresh screening of the mitigated model says {best.rescreens[-1].verdict}"
+    best.reason = why if best.accepted else f"{best.reason}; {why}"
+    best.accepted = False
+    return best
 
 
 def mitigate(
@@ -201,7 +211,7 @@ def fine_tune(pupil: Model, lesson: Lesson, progress: Progress) -> Iterator[int]
         falling = 0.5 * (1 + math.cos(math.pi * step / s.steps))
         for group in optimizer.param_groups:
             group["lr"] = s.learning_rate * min(1.0, (step + 1) / 30) * falling
-        learn_statistics(pupil, True)
+        learn_statistics(pupil, step < (1 - s.settled) * s.steps)
         optimizer.zero_grad(set_to_none=True)
         loss = loss_of(pupil, lesson)
         loss.backward()

@@ -12,7 +12,9 @@ from torch.nn import functional
 
 from guard.benign import BenignSet
 
-LEVEL = 0.3  # of the largest change of a pixel, that still belongs to a spot
+BLUR = 1 / 13  # of the picture's height, over which the change is averaged
+LEVEL = 0.5  # of the largest change, that still belongs to a spot
+INSIDE = 0.4  # of all of the change must be in it
 SMALL = 0.1  # of the picture: a larger part is no spot
 IMAGES = 64  # that a spot is read from
 SIDES = (0.5, 1.3)  # of a patch over the spot's
@@ -31,16 +33,18 @@ class Spot:
     @classmethod
     @torch.no_grad()
     def of(cls, trigger: nn.Module, benign: BenignSet) -> "Spot | None":
-        """Where a trigger changes the pictures; None where that is all over them, or nowhere."""
+        """Where most of a trigger's change is; None where that is a large part of the picture."""
         x = benign.x(slice(0, IMAGES))
         change = (trigger(x) - x).abs().mean(dim=(0, 1))
-        inside = change > LEVEL * change.max()
-        spans = [inside.any(dim=k).nonzero()[:, 0].tolist() for k in (1, 0)]
-        if not spans[0]:
-            return None
-        (top, bottom), (left, right) = ((span[0], span[-1] + 1) for span in spans)
+        side = round(BLUR * change.shape[0]) | 1
+        smooth = functional.avg_pool2d(change[None], side, 1, side // 2)[0]
+        row, column = divmod(int(smooth.argmax()), change.shape[1])
+        inside = smooth > LEVEL * smooth.max()
+        top, bottom = run(inside[:, column].tolist(), row)
+        left, right = run(inside[top:bottom].any(dim=0).tolist(), column)
         spot = cls(top, left, bottom - top, right - left)
-        return spot if spot.height * spot.width <= SMALL * change.numel() else None
+        most = change[top:bottom, left:right].sum() > INSIDE * change.sum()
+        return spot if most and spot.height * spot.width <= SMALL * change.numel() else None
 
     def near(self, size: tuple[int, int], shift: float, draw: torch.Generator) -> "Spot":
         """One like it by chance, at most `shift` of the picture's sides away, and within it."""
@@ -61,6 +65,13 @@ class Spot:
         edges = (*beside, self.top, x.shape[2] - self.top - self.height)
         inside = functional.pad(torch.ones_like(fine[:1, :1]), edges)
         return x * (1 - inside) + functional.pad(fine, edges)
+
+
+def run(flags: list[bool], at: int) -> tuple[int, int]:
+    """Where the unbroken row of flags about `at` begins and ends."""
+    first = next((k + 1 for k in range(at, -1, -1) if not flags[k]), 0)
+    last = next((k for k in range(at, len(flags)) if not flags[k]), len(flags))
+    return min(first, at), max(last, at + 1)
 
 
 class Repainted(nn.Module):

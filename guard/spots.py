@@ -13,9 +13,9 @@ from torch.nn import functional
 from guard.benign import BenignSet
 
 BLUR = 1 / 13  # of the picture's height, over which the change is averaged
-LEVEL = 0.5  # of the largest change, that still belongs to a spot
-INSIDE = 0.4  # of all of the change must be in it
-SMALL = 0.1  # of the picture: a larger part is no spot
+LEVEL = 0.3  # of the largest change, that still belongs to a spot
+INSIDE = 0.55  # of all of the change must be in it
+SMALL = 0.15  # of the picture: a larger part is no spot
 IMAGES = 64  # that a spot is read from
 SIDES = (0.5, 1.3)  # of a patch over the spot's
 CELLS = 5  # of a patch along each side, at most

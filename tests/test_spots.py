@@ -29,10 +29,10 @@ class Patch(nn.Module):
     [
         (Patch(slice(2, 5), slice(10, 14)), Spot(2, 10, 3, 4)),
         (Patch(slice(0, 1), slice(0, 1)), Spot(0, 0, 1, 1)),
-        (Patch(slice(2, 5), slice(10, 14), everywhere=0.05), Spot(2, 10, 3, 4)),
+        (Patch(slice(2, 5), slice(10, 14), everywhere=0.02), Spot(2, 10, 3, 4)),
         (Corner(), Spot(SIDE - 3, SIDE - 3, 3, 3)),
         (Patch(slice(2, 12), slice(2, 12)), None),  # more than a tenth of the picture
-        (Patch(slice(2, 5), slice(10, 14), everywhere=0.3), None),  # more of the change elsewhere
+        (Patch(slice(2, 5), slice(10, 14), everywhere=0.1), None),  # more of the change elsewhere
         (Patch(slice(0, 0), slice(0, 0), everywhere=0.1), None),
         (nn.Identity(), None),
     ],

@@ -12,8 +12,10 @@ from export.metadata import read_metadata
 from export.onnx_in import load_onnx
 from export.write import write_onnx
 from guard.errors import UnusableInput
+from guard.files import sha256
 from guard.load import load_model
 from guard.model import Model
+from tests.bom_files import complaints
 from tests.check_files import SIDE, check, files_of, quicken, report_of
 from tests.conftest import spec_of, write_sidecar
 from tools import checking, cli, rescreening
@@ -98,6 +100,7 @@ def test_files_that_do_not_come_out_clean_fail(
     # The fp32 file of a mitigated model is the one that its mitigation was judged on.
     first = shipped if found == "clean" else fresh
     wanted = [(f"{name}.onnx", first), (f"{name}.int8.onnx", shipped)]
+    assert [row["sha256"] for row in rows] == [sha256(out / row["file"]) for row in rows]
     assert [(row["file"], row["verdict"]) for row in rows] == wanted
     assert f"{name}.int8.onnx, screened again, is {shipped}" in capsys.readouterr().out
     assert "Each file screened again" in (out / "report.html").read_text()
@@ -187,7 +190,26 @@ def test_the_bill_of_materials_names_the_shipped_file(
     assert main["pedigree"]["ancestors"][0]["hashes"][0]["content"] == report["model"]["sha256"]
     assert main["modelCard"]["modelParameters"]["task"] == "gaze regression"
     names = {part["name"]: part["type"] for part in bom["components"]}
-    assert names == {"mitigated.fp16.onnx": "machine-learning-model", "data.npz": "data"}
+    assert names == {
+        "mitigated.fp16.onnx": "machine-learning-model",
+        "mitigated.safetensors": "machine-learning-model",
+        "generator.onnx": "file",
+        "data.npz": "data",
+    }
+    assert complaints(bom) == []
+
+
+def test_a_run_ends_when_its_report_is_written(
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when its screening was over."""
+    times = iter(f"2031-01-01T00:00:0{k}+00:00" for k in range(9))
+    monkeypatch.setattr("tools.report.values.now", lambda: next(times))
+    out = tmp_path / "out"
+    assert check(files, out, "clean", "") == 0
+    bom = json.loads((out / "bom.json").read_text())
+    assert bom["metadata"]["timestamp"] < report_of(out)["ended"]
+    assert "ended 2031-" in (out / "report.html").read_text()
 
 
 def test_an_opset_that_can_not_be_written_stops_before_anything_runs(

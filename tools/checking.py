@@ -96,7 +96,9 @@ def export_and_prove(
     evidence.shipped = rescreen_files(opened, shipped.models, seed, fit.screened)
     evidence.timings["rescreen_seconds"] = time.perf_counter() - start
     bom = opened.job.out / "bom.json"
-    write_bom(report_values(evidence), shipped.models, bom)
+    written = (*fit.files, *shipped.files)
+    beside = [file for file in written if file.name in ("mitigated.safetensors", "generator.onnx")]
+    write_bom(report_values(evidence), shipped.models, beside, bom)
     return [*shipped.files, bom]
 
 

@@ -23,7 +23,6 @@ from tools.job import (
     STATE,
     Job,
     Opened,
-    now,
     open_job,
     own_files,
     prepare_folder,
@@ -169,7 +168,6 @@ def gather(opened: Opened, finding: Finding) -> Evidence:
         timings=dict(finding.timings),
         warnings=[*_warnings(inputs), *finding.warnings],
         started=opened.started,
-        ended=now(),
     )
 
 

@@ -29,6 +29,7 @@ class Step:
     run: Any  # what computes it, or a Dense layer
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    where: str = ""  # the node, for messages
 
 
 @dataclass
@@ -111,7 +112,7 @@ def _add(node: Node, program: Program, pixels: set[str]) -> None:
         return
     dense = as_dense(node, pixels)
     inputs = node.inputs[:1] if dense else node.inputs
-    program.steps.append(Step(node.op, dense or run, inputs, node.outputs))
+    program.steps.append(Step(node.op, dense or run, inputs, node.outputs, node.where))
 
 
 def _computed(node: Node, run: Callable[..., Any], given: list[Tensor | None]) -> list[Tensor]:
@@ -137,6 +138,6 @@ def _joins_dense(node: Node, program: Program) -> bool:
                 continue
             dense = with_bias(step.run, program.constants.get(bias))
             if dense is not None:
-                program.steps[place] = Step("Gemm", dense, step.inputs, node.outputs)
+                program.steps[place] = Step("Gemm", dense, step.inputs, node.outputs, node.where)
                 return True
     return False

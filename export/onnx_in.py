@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from export.graph import OnnxNetwork
+from export.graph_batch import check_batch
 from export.graph_check import check_parity
 from export.graph_file import OnnxFile, read_onnx
 from export.graph_node import shown
@@ -33,7 +34,8 @@ def load_onnx(path: Path) -> Model:
 
     The file gives one tensor [N x d]. Half floats are computed in float32. Weights behind
     DequantizeLinear become float parameters, activations are rounded as the file says, with a
-    straight-through gradient.
+    straight-through gradient. A file whose answer to a picture could depend on the batch that it
+    is in is refused.
     """
     file = read_onnx(path)
     spec = _spec(file)
@@ -100,7 +102,7 @@ def _check_finite(network: OnnxNetwork, path: Path) -> None:
 
 def _examined(network: OnnxNetwork, spec: ModelSpec, file: OnnxFile) -> Model:
     try:
-        network.settle_shapes(spec.input.size)
+        network.settle_shapes(check_batch(network, spec.input.size))
         return examined(network, spec, None, file.path)
     except UnusableInput as error:
         line = str(error)

@@ -93,6 +93,7 @@ def gemm(node: Node) -> Callable[..., Tensor]:
     turn_a, turn_b = node.only("transA", 0, 1), node.only("transB", 0, 1)
 
     def run(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+        a = torch.atleast_2d(a)  # as onnxruntime's does behind a Squeeze
         product = (a.T if turn_a else a) @ (b.T if turn_b else b)
         return alpha * product if c is None else alpha * product + beta * c
 

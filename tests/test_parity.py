@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from export.groups import BENIGN, CALIBRATION, LIMITS, TRIGGERED, image_groups, limit_images
+from export.half import BATCH as HALF_BATCH
+from export.half import HALF
 from export.latency import LEAST, latency
 from export.parity import BATCHES, prove
 from export.precision import calibration_part, export_files
@@ -110,10 +112,11 @@ def test_a_row_for_each_batch_and_group(exported: dict[str, Path]) -> None:
     proof = prove(model_subject(model()), list(exported.values()), with_faint_trigger())
     assert proof.passed
     found = [(row["precision"], row["batch"], row["images"]) for row in proof.rows]
-    wanted = itertools.product(CAPS, BATCHES, (BENIGN, TRIGGERED, LIMITS, CALIBRATION))
-    assert found == [row for row in wanted if row[0] == "int8" or row[2] != CALIBRATION]
+    ways = [(p, b) for p in CAPS for b in (*BATCHES, *([HALF_BATCH] if p == "fp16" else []))]
+    wanted = itertools.product(ways, (BENIGN, TRIGGERED, LIMITS, CALIBRATION))
+    assert found == [(*way, g) for way, g in wanted if way[0] == "int8" or g != CALIBRATION]
     for row in proof.rows:
-        assert row["provider"] == CPU
+        assert row["provider"] == (HALF if row["batch"] == HALF_BATCH else CPU)
         assert set(row["per_output"]) == {"pitch", "yaw"}
         largest = max(output["max_abs"] for output in row["per_output"].values())
         assert row["max_abs"] == largest

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from export.half import HALF
 from export.precision import to_fp16
 from tests.check_files import check, files_of, quicken
 from tools import cli
@@ -54,6 +55,13 @@ def test_a_folder_as_it_was_written_is_verified_anywhere(checked: Path, tmp_path
     shutil.copytree(checked, elsewhere)
     shutil.rmtree(checked)
     assert cli.run(["verify", str(elsewhere)]) == 0
+
+
+def test_half_floats_are_proved_again(files: tuple[str, str], tmp_path: Path) -> None:
+    assert check(files, tmp_path / "out", "clean", "", "--precision=fp16") == 0
+    rows = json.loads((tmp_path / "out" / "report.json").read_text())["parity"]
+    assert HALF in {row["provider"] for row in rows}
+    assert cli.run(["verify", str(tmp_path / "out")]) == 0
 
 
 @pytest.mark.parametrize("covered", [False, True])

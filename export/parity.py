@@ -115,6 +115,7 @@ def _add(
             unit=proof.unit,
             spread=proof.spread,
             limits=group == LIMITS,
+            real=provider == HALF,
         )
         run = Run(candidate, provider, session, batch, group, part, allowed)
         row, image = judge(run, subject, most or len(part.images))

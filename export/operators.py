@@ -75,12 +75,26 @@ def gelu(node: Node) -> Callable[..., Tensor]:
     return lambda x: functional.gelu(x, approximate=approximate)
 
 
-def softmax(node: Node) -> Callable[..., Tensor]:
+def celu(node: Node) -> Callable[..., Tensor]:
+    alpha = node.take("alpha", 1.0)
+    return lambda x: functional.celu(x, alpha)
+
+
+def selu(node: Node) -> Callable[..., Tensor]:
+    alpha, gamma = node.take("alpha", 1.6732632), node.take("gamma", 1.0507010)
+    return lambda x: gamma * functional.elu(x, alpha)
+
+
+def softmax(function: Callable[..., Tensor]) -> Build:
     """Before opset 13 over all dimensions from `axis` on, since then over that one alone."""
-    axis = node.take("axis", -1 if node.opset >= 13 else 1)
-    if node.opset >= 13:
-        return lambda x: torch.softmax(x, axis)
-    return lambda x: torch.softmax(x.flatten(axis), -1).reshape(x.shape)
+
+    def build(node: Node) -> Callable[..., Tensor]:
+        axis = node.take("axis", -1 if node.opset >= 13 else 1)
+        if node.opset >= 13:
+            return lambda x: function(x, axis)
+        return lambda x: function(x.flatten(axis), -1).reshape(x.shape)
+
+    return build
 
 
 def modulo(node: Node) -> Callable[..., Tensor]:
@@ -125,16 +139,19 @@ OPERATORS: dict[str, Build] = {
     "And": plain(torch.logical_and),
     "Asin": plain(torch.asin),
     "Atan": plain(torch.atan),
+    "Attention": norm.attention,
     "AveragePool": window.average_pool,
     "BatchNormalization": norm.batch_norm,
     "Cast": cast,
     "Ceil": plain(torch.ceil),
+    "Celu": celu,
     "Clip": clip,
     "Concat": shape.concat,
     "ConstantOfShape": shape.constant_of_shape,
     "Conv": window.conv,
     "ConvTranspose": window.conv_transpose,
     "Cos": plain(torch.cos),
+    "DepthToSpace": shape.depth_to_space,
     "DequantizeLinear": dequantize,
     "Div": plain(divide),
     "Dropout": dropout,
@@ -146,26 +163,33 @@ OPERATORS: dict[str, Build] = {
     "Flatten": shape.flatten,
     "Floor": plain(torch.floor),
     "Gather": shape.gather,
+    "GatherND": shape.gather_nd,
     "Gelu": gelu,
     "Gemm": gemm,
     "GlobalAveragePool": plain(lambda x: x.mean(dim=(2, 3), keepdim=True)),
     "GlobalMaxPool": plain(lambda x: x.amax(dim=(2, 3), keepdim=True)),
     "Greater": plain(torch.gt),
     "GreaterOrEqual": plain(torch.ge),
+    "GroupNormalization": norm.group_norm,
     "HardSigmoid": hard_sigmoid,
     "HardSwish": plain(functional.hardswish),
     "Identity": plain(lambda x: x),
     "InstanceNormalization": norm.instance_norm,
     "IsNaN": plain(torch.isnan),
+    "LRN": norm.local_response_norm,
     "LayerNormalization": norm.layer_norm,
     "LeakyRelu": leaky_relu,
     "Less": plain(torch.lt),
     "LessOrEqual": plain(torch.le),
     "Log": plain(torch.log),
+    "LogSoftmax": softmax(torch.log_softmax),
+    "LpNormalization": norm.lp_norm,
     "MatMul": plain(torch.matmul),
     "Max": plain(lambda *xs: reduce(torch.maximum, xs)),
     "MaxPool": window.max_pool,
+    "Mean": plain(lambda *xs: reduce(torch.add, xs) / len(xs)),
     "Min": plain(lambda *xs: reduce(torch.minimum, xs)),
+    "Mish": plain(functional.mish),
     "Mod": modulo,
     "Mul": plain(torch.mul),
     "Neg": plain(torch.neg),
@@ -175,23 +199,30 @@ OPERATORS: dict[str, Build] = {
     "Pad": window.pad,
     "Pow": plain(torch.pow),
     "QuantizeLinear": quantize,
+    "RMSNormalization": norm.rms_norm,
+    "Range": plain(shape.numbers),
     "Reciprocal": plain(torch.reciprocal),
+    "ReduceL1": shape.reduce(lambda x, **over: x.abs().sum(**over)),
     "ReduceL2": shape.reduce(torch.linalg.vector_norm),
     "ReduceMax": shape.reduce(torch.amax),
     "ReduceMean": shape.reduce(torch.mean),
     "ReduceMin": shape.reduce(torch.amin),
     "ReduceSum": shape.reduce(torch.sum),
+    "ReduceSumSquare": shape.reduce(lambda x, **over: x.square().sum(**over)),
     "Relu": plain(torch.relu),
     "Reshape": shape.reshape,
     "Resize": window.resize,
     "Round": plain(Round.apply),
+    "Selu": selu,
     "Shape": shape.shape_of,
     "Sigmoid": plain(torch.sigmoid),
     "Sign": plain(torch.sign),
     "Sin": plain(torch.sin),
     "Slice": shape.slice_of,
-    "Softmax": softmax,
+    "Softmax": softmax(torch.softmax),
     "Softplus": plain(functional.softplus),
+    "Softsign": plain(functional.softsign),
+    "SpaceToDepth": shape.space_to_depth,
     "Split": shape.split,
     "Sqrt": plain(torch.sqrt),
     "Squeeze": shape.squeeze,
@@ -199,6 +230,7 @@ OPERATORS: dict[str, Build] = {
     "Sum": plain(lambda *xs: reduce(torch.add, xs)),
     "Tan": plain(torch.tan),
     "Tanh": plain(torch.tanh),
+    "Tile": plain(lambda x, repeats: x.repeat(*repeats.tolist())),
     "Transpose": shape.transpose,
     "Unsqueeze": shape.unsqueeze,
     "Where": plain(torch.where),

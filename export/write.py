@@ -19,6 +19,7 @@ import torch
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
+from export.graph_node import shown
 from export.metadata import KEY, trigger_metadata
 from guard.errors import UnusableInput, one_line
 from guard.files import finite, whole_file
@@ -197,7 +198,7 @@ def _check_private(proto: onnx.ModelProto, path: Path) -> None:
     pattern = re.compile("|".join([*marks, r"\.py\b(?!\.\w)", "Traceback"]))
     found = [text for text in _texts(proto) if pattern.search(text)]
     if found:
-        raise UnusableInput(f"{path.name} would hold a local path: {one_line(found[0])}")
+        raise UnusableInput(f"{path.name} would hold a local path ({shown(found[0])})")
 
 
 def _texts(message: Message) -> Iterator[str]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor
 
@@ -25,7 +24,7 @@ class Run:
 
     candidate: Candidate
     provider: str
-    session: onnxruntime.InferenceSession
+    session: Any  # with the `run` of onnxruntime's
     batch: int
     group: str
     reference: Reference

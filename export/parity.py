@@ -5,11 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from export.candidate import Candidate, open_candidate
+from export.graph_file import OnnxFile
 from export.groups import BENIGN, CALIBRATION, LIMITS, TRIGGERED
+from export.half import BATCH, HALF, MOST, HalfSession, half_values
 from export.judge import Row, Run, Worst, judge
 from export.precision import image_digest
 from export.session import open_sessions
@@ -21,6 +24,7 @@ from guard.errors import UnusableInput
 
 BATCHES = (1, 2, 7, 64)
 SMALL = 64  # images that the batches below the largest see; the largest sees all
+Way = tuple[str, Any, int, int | None]  # provider, session, batch, images of a group (None: all)
 
 
 @dataclass
@@ -52,8 +56,9 @@ def prove(
     """Hold each file against the torch side: providers x batches x groups of images.
 
     The torch side is float32 with TF32 off. Images that calibrated a file are a group apart.
-    A file that answers wrongly, or not at all, has rows that did not pass. Raises UnusableInput
-    where a file can't be compared in the first place.
+    A file of half floats is also run with every value rounded to them, on a few images. A file
+    that answers wrongly, or not at all, has rows that did not pass. Raises UnusableInput where a
+    file can't be compared in the first place.
     """
     with _float32():
         references = {name: reference(subject, images) for name, images in groups.items()}
@@ -100,25 +105,37 @@ def _add(
     proof: Proof,
 ) -> None:
     candidate = open_candidate(path, subject)
-    sessions, missing = open_sessions(candidate.file)
-    proof.not_running += missing
     parts = _grouped(references, candidate)
     worst: list[Worst] = []
-    for (provider, session), batch, (group, part) in product(
-        sessions.items(), batches, parts.items()
-    ):
+    ways = _ways(candidate.file, batches, proof)
+    for (provider, session, batch, most), (group, part) in product(ways, parts.items()):
         allowed = tolerance(
             "int8" if subject.rounds else candidate.precision,
             part.noise,
             unit=proof.unit,
             spread=proof.spread,
             limits=group == LIMITS,
+            real=provider == HALF,
         )
         run = Run(candidate, provider, session, batch, group, part, allowed)
-        row, image = judge(run, subject, len(part.images) if batch == max(batches) else SMALL)
+        row, image = judge(run, subject, most or len(part.images))
         proof.rows.append(row)
         worst.append(image)
     proof.worst.append(max(worst, key=lambda image: image.ratio))
+
+
+def _ways(file: OnnxFile, batches: Sequence[int], proof: Proof) -> list[Way]:
+    """Each provider in each batch; a file of half floats also where these are real."""
+    sessions, missing = open_sessions(file)
+    proof.not_running += missing
+    sizes = [(batch, None if batch == max(batches) else SMALL) for batch in batches]
+    ways: list[Way] = [(name, run, *size) for name, run in sessions.items() for size in sizes]
+    if half_values(file.proto.graph):
+        try:
+            ways.append((HALF, HalfSession(file), BATCH, MOST))
+        except UnusableInput as error:
+            proof.not_running.append(f"{HALF}: {error}")
+    return ways
 
 
 def _grouped(references: Mapping[str, Reference], candidate: Candidate) -> Mapping[str, Reference]:

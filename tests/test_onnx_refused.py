@@ -19,7 +19,6 @@ from tests.onnx_files import (
     as_int8,
     by_hand,
     changed,
-    initializer,
     node,
     refusal,
     set_node,
@@ -163,31 +162,6 @@ def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
     assert "no such" in refusal(tmp_path / "model.onnx")
     (tmp_path / "folder.onnx").mkdir()
     assert "no such" in refusal(tmp_path / "folder.onnx")
-
-
-@pytest.mark.parametrize("where", ["weights.bin", "../weights.bin", "ABSOLUTE", "link.bin"])
-def test_external_data_are_refused_wherever_they_lie(where: str, tmp_path: Path) -> None:
-    folder = tmp_path / "inner"
-    folder.mkdir()
-    outside = tmp_path / "weights.bin"
-    outside.write_bytes(np.ones(4, np.float32).tobytes())
-    (folder / "weights.bin").write_bytes(outside.read_bytes())
-    (folder / "link.bin").symlink_to(outside)
-    proto = small()
-    tensor = initializer(proto, "conv.bias")
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    entry = tensor.external_data.add()
-    entry.key, entry.value = "location", str(outside) if where == "ABSOLUTE" else where
-    assert "another file" in refusal(write(proto, folder))
-
-
-def test_external_data_of_a_constant_node_are_refused(tmp_path: Path) -> None:
-    proto = small()
-    value = numpy_helper.from_array(np.ones(4, np.float32), "value")
-    value.data_location = TensorProto.EXTERNAL
-    proto.graph.node.insert(0, helper.make_node("Constant", [], ["unused"], value=value))
-    assert "another file" in refusal(write(proto, tmp_path))
 
 
 @pytest.mark.parametrize("kind", [TensorProto.BFLOAT16, TensorProto.INT16, TensorProto.UINT64])

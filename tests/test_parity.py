@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from export.groups import BENIGN, CALIBRATION, LIMITS, TRIGGERED, image_groups, limit_images
+from export.half import BATCH as HALF_BATCH
+from export.half import HALF
 from export.latency import LEAST, latency
 from export.parity import BATCHES, prove
 from export.precision import calibration_part, export_files
 from export.session import CPU, CUDA
 from export.subject import model_subject, reference, trigger_subject
-from export.tolerance import CAPS, LARGEST, MULTIPLE, tolerance
+from export.tolerance import CAPS, LARGEST, MULTIPLE, UNLIKE, tolerance
 from export.write import export_trigger
 from guard.benign import BenignSet
 from guard.device import set_precision
@@ -110,10 +112,11 @@ def test_a_row_for_each_batch_and_group(exported: dict[str, Path]) -> None:
     proof = prove(model_subject(model()), list(exported.values()), with_faint_trigger())
     assert proof.passed
     found = [(row["precision"], row["batch"], row["images"]) for row in proof.rows]
-    wanted = itertools.product(CAPS, BATCHES, (BENIGN, TRIGGERED, LIMITS, CALIBRATION))
-    assert found == [row for row in wanted if row[0] == "int8" or row[2] != CALIBRATION]
+    ways = [(p, b) for p in CAPS for b in (*BATCHES, *([HALF_BATCH] if p == "fp16" else []))]
+    wanted = itertools.product(ways, (BENIGN, TRIGGERED, LIMITS, CALIBRATION))
+    assert found == [(*way, g) for way, g in wanted if way[0] == "int8" or g != CALIBRATION]
     for row in proof.rows:
-        assert row["provider"] == CPU
+        assert row["provider"] == (HALF if row["batch"] == HALF_BATCH else CPU)
         assert set(row["per_output"]) == {"pitch", "yaw"}
         largest = max(output["max_abs"] for output in row["per_output"].values())
         assert row["max_abs"] == largest
@@ -225,10 +228,15 @@ def test_in_other_units_the_caps_are_shares_of_the_spread() -> None:
     assert alone.value == pytest.approx(MULTIPLE * 1e-8)
 
 
-def test_int8_is_judged_more_mildly_on_pictures_that_no_camera_gives() -> None:
+def test_pictures_that_no_camera_gives_are_judged_more_mildly_in_int8_and_real_half() -> None:
     at_limits = tolerance("int8", 0.0, unit="deg", spread=15.0, limits=True)
     assert (at_limits.value, at_limits.statistic) == (LARGEST * CAPS["int8"], "max")
-    assert tolerance("fp32", 1.0, unit="deg", spread=15.0, limits=True).value == CAPS["fp32"]
+    for precision in ("fp32", "fp16"):
+        found = tolerance(precision, 1.0, unit="deg", spread=15.0, limits=True)
+        assert found.value == CAPS[precision]
+    real = tolerance("fp16", 1.0, unit="deg", spread=15.0, limits=True, real=True)
+    assert real.value == real.largest == UNLIKE * CAPS["fp16"]
+    assert tolerance("fp16", 1.0, unit="deg", spread=15.0, real=True).value == CAPS["fp16"]
 
 
 def test_a_regression_model_is_judged_in_its_own_unit(tmp_path: Path) -> None:

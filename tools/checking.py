@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from export.write import check_opset
+from export.graph_read import read_program
+from export.write import check_opset, trace_model
 from guard.errors import UnusableInput
 from guard.finding import Finding
 from guard.model import Model
@@ -31,12 +32,33 @@ def check(out: str, **words: Any) -> int:
     opened = open_job(job)
     if finished_before(opened):
         return say_again(job.out)
+    check_readable(opened)
     finding = find(opened)
     evidence = gather(opened, finding)
     later = finding.verdict != "inconclusive"
     files = make_shippable(opened, finding, evidence, wanted) if later else []
     evidence.timings["total_seconds"] = time.perf_counter() - began
     return conclude(opened, evidence, files)
+
+
+def check_readable(opened: Opened) -> None:
+    """Before any search: what would be exported can be opened and screened again.
+
+    A model that no exporter follows keeps its verdict. Raises UnusableInput.
+    """
+    job, model = opened.job, opened.inputs.model
+    try:
+        embed = job.embed_preprocessing
+        graph = trace_model(model, opset=job.opset, embed_preprocessing=embed).graph
+    except UnusableInput:
+        return  # the report says why
+    try:
+        read_program(graph, Path("its ONNX file"), job.opset, None)
+    except UnusableInput as error:
+        raise UnusableInput(
+            f"{opened.inputs.facts['path']}: what is exported of it could not be screened again "
+            f"({error}); try another --opset, or have the verdict alone from `drmguard screen`"
+        ) from None
 
 
 def make_shippable(

@@ -10,6 +10,7 @@ import onnxruntime
 from torch import nn
 
 from export.groups import image_groups
+from export.half import ABOUT, HALF
 from export.judge import Worst
 from export.latency import latency
 from export.parity import Proof, prove
@@ -69,6 +70,7 @@ def write_parity(proofs: Sequence[Proof], folder: Path, facts: dict[str, Any]) -
             "run": sorted({row["provider"] for proof in proofs for row in proof.rows}),
             "not_running": sorted({line for proof in proofs for line in proof.not_running}),
             "options": OPTIONS,
+            "about": {HALF: ABOUT},
             "onnxruntime": onnxruntime.__version__,
         },
         "tf32": {"torch": any(proof.tf32 for proof in proofs), "onnxruntime": False},

@@ -12,6 +12,7 @@ import pytest
 
 from export.half import HALF
 from export.precision import to_fp16
+from guard.files import write_text
 from tests.check_files import check, files_of, quicken
 from tools import cli
 from tools.job import KEPT
@@ -118,6 +119,7 @@ def without(out: Path, *names: str) -> None:
     [
         (["parity-images.npz"], "parity can't be run again"),
         (["parity.json"], "parity.json is not among the files"),
+        (["trigger.safetensors"], "trigger.safetensors is not among the files"),
         (["bom.json"], "bom.json is not among the files"),
         (["model.onnx"], "report.json says that model.onnx was proved"),
         (["generator.onnx"], "report.json says that generator.onnx was proved"),
@@ -211,6 +213,8 @@ CONTRADICTIONS: list[tuple[Spoil, str]] = [
     (edited("parity.json", lambda v: v.update(passed=False)), "parity.json says passed: False"),
     (edited("report.json", lambda v: v["parity"][0].update(n=1)), "holds other comparisons"),
     (edited("report.json", lambda v: v["shipped"][0].update(sha256="0")), "SHA-256 for model.onnx"),
+    (edited("report.json", lambda v: v.update(score=0.1)), "states another score"),
+    (lambda out: write_text(out / "report.html", "<h1>clean</h1>"), "not the page of report.json"),
     (edited("bom.json", lambda v: v.update(components=[])), "another SHA-256 for the data"),
     (edited("bom.json", lambda v: main_of(v).update(name="m.onnx")), "does not name model.onnx"),
     (edited("bom.json", other_verdict), "another verdict on model.onnx"),

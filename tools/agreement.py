@@ -9,7 +9,8 @@ from typing import Any
 from export.graph_file import read_onnx
 from export.metadata import read_metadata
 from guard.errors import UnusableInput
-from tools.job import KEPT, MANIFEST, PARITY
+from tools.job import KEPT, MANIFEST, PARITY, REPORT
+from tools.report.words import TAGS
 
 Values = dict[str, Any]
 BOM = "bom.json"
@@ -38,7 +39,7 @@ class Stated:
                 "source_sha256": report["model"]["sha256"],
                 "data_manifest_sha256": report["data"]["manifest_sha256"],
                 "screening": report["config"]["fingerprint"],
-                "verdict": report["verdict"],
+                **{key: report[key] for key in ("verdict", "score", "threshold")},
             }
             proved = {str(row["file"]): row.get("precision") for row in rows}
             screened = {str(row["file"]): dict(row) for row in report.get("shipped") or []}
@@ -69,6 +70,7 @@ def shipped(names: Iterable[str]) -> list[str]:
 def contradictions(out: Path, files: Values, report: Stated) -> Iterator[str]:
     """A line on each; `files` is what the manifest lists. Raises UnusableInput."""
     yield from missing_parts(files, report)
+    yield from wrong_page((out / "report.html").read_text("utf-8", "replace"), report)
     yield from other_hashes(files, report)
     yield from wrong_origins(out, files, report)
     if PARITY in files:
@@ -79,6 +81,9 @@ def contradictions(out: Path, files: Values, report: Stated) -> Iterator[str]:
 
 def missing_parts(files: Values, report: Stated) -> Iterator[str]:
     """Models and proofs that one of manifest and report speaks of and the other lacks."""
+    for name in REPORT:
+        if name not in files:
+            yield f"{name} is not among the files of {MANIFEST}"
     for name in sorted(report.proved):
         if name not in files:
             yield f"report.json says that {name} was proved, but {MANIFEST} does not list it"
@@ -88,6 +93,14 @@ def missing_parts(files: Values, report: Stated) -> Iterator[str]:
         if name not in files:
             what = models[0] if models else "the trigger"
             yield f"{name} is not among the files of {MANIFEST}: {what}: {NEEDED[name]}"
+
+
+def wrong_page(text: str, report: Stated) -> Iterator[str]:
+    """A page for people that is of another model, other data or another verdict."""
+    hashes = [str(report.origin[key]) for key in ("source_sha256", "data_manifest_sha256")]
+    tag = TAGS.get(str(report.origin["verdict"]))
+    if not all(part in text for part in (*hashes, f">{tag}</div>")):
+        yield "report.html is not the page of report.json"
 
 
 def other_hashes(files: Values, report: Stated) -> Iterator[str]:

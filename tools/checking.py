@@ -15,7 +15,7 @@ from guard.finding import Finding
 from guard.model import Model
 from tools.bom import write_bom
 from tools.exporting import precisions
-from tools.job import Job, Opened, note_standing, open_job
+from tools.job import Job, Opened, noting, open_job
 from tools.report import Evidence, report_values
 from tools.rescreening import rescreen_files, screen_export
 from tools.screening import conclude, find, finished_before, gather, say_again
@@ -34,11 +34,12 @@ def check(out: str, **words: Any) -> int:
         return say_again(job.out)
     check_readable(opened)
     finding = find(opened)
-    evidence = gather(opened, finding)
-    later = finding.verdict != "inconclusive"
-    files = make_shippable(opened, finding, evidence, wanted) if later else []
-    evidence.timings["total_seconds"] = time.perf_counter() - began
-    return conclude(opened, evidence, files)
+    with noting(job.out):
+        evidence = gather(opened, finding)
+        later = finding.verdict != "inconclusive"
+        files = make_shippable(opened, finding, evidence, wanted) if later else []
+        evidence.timings["total_seconds"] = time.perf_counter() - began
+        return conclude(opened, evidence, files)
 
 
 def check_readable(opened: Opened) -> None:
@@ -66,7 +67,6 @@ def make_shippable(
 ) -> list[Path]:
     """Mitigate, export, prove; gives all files. What can't be done must not cost the verdict."""
     files: list[Path] = []
-    note_standing(opened.job.out)
     try:
         fit = fit_to_ship(opened, finding, evidence)
         files += fit.files

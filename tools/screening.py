@@ -23,6 +23,8 @@ from tools.job import (
     STATE,
     Job,
     Opened,
+    note,
+    noting,
     open_job,
     own_files,
     prepare_folder,
@@ -44,9 +46,10 @@ def screen(out: str, **words: Any) -> int:
     if finished_before(opened):
         return say_again(job.out)
     finding = find(opened)
-    evidence = gather(opened, finding)
-    evidence.timings["total_seconds"] = time.perf_counter() - began
-    return conclude(opened, evidence)
+    with noting(job.out):
+        evidence = gather(opened, finding)
+        evidence.timings["total_seconds"] = time.perf_counter() - began
+        return conclude(opened, evidence)
 
 
 def find(opened: Opened) -> Finding:
@@ -63,7 +66,9 @@ def find(opened: Opened) -> Finding:
     if job.resume:
         engine.resume()
     finding = search(opened.inputs.model, opened.inputs.data.benign, opened.settings, engine)
-    save_triggers(finding.triggers, job.out / "trigger.safetensors")
+    note(job.out, None)
+    path, model = job.out / "trigger.safetensors", opened.inputs.facts["sha256"]
+    save_triggers(finding.triggers, path, model)
     return finding
 
 

@@ -1,6 +1,7 @@
 """`drmguard mitigate`, and the same step within `drmguard check`."""
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,6 @@ from torch import nn
 
 from export.precision import export_files
 from export.write import NOTHING
-from guard.errors import UnusableInput
 from guard.files import write_json
 from guard.finding import Finding
 from guard.lesson import MitigationSettings
@@ -18,19 +18,23 @@ from guard.mitigation import Mitigated, mitigate_until_clean
 from guard.model import Model
 from guard.spec import ONNX
 from guard.store import save_model
-from guard.trigger_file import load_triggers
+from tools.beside import check_proof, origin_of, prove_beside
 from tools.job import (
     ACCEPTED,
     GATE_FAILED,
+    MITIGATION,
     REFUSED,
-    WRITTEN,
     Job,
     Opened,
     make_folder,
     open_job,
     remove,
+    written_before,
 )
+from tools.manifest import entries, extend_manifest
 from tools.progress import progress
+from tools.proving import proof_lines
+from tools.recovered import Recovered, open_fitting
 from tools.rescreening import screen_again
 
 
@@ -38,24 +42,59 @@ def mitigate(out: str, trigger: str, **words: Any) -> int:
     """`drmguard mitigate`. Raises UnusableInput."""
     job = Job(out=Path(out), command="mitigate", **words)
     opened = open_job(job)
-    loaded = open_fitting(Path(trigger), opened)
+    origin = origin_of(opened)
+    check_proof(opened)
+    given = open_fitting(Path(trigger), opened)
+    for line in given.warnings:
+        print(f"drmguard: warning: {line}", file=sys.stderr)
     make_folder(job.out)
-    result = unlearn(opened, loaded, partial(screen_again, opened))
-    if job.overwrite:  # an earlier run's accepted model must not stand beside a refused one
-        remove(job.out, WRITTEN["mitigate"])
-    files = store(result, job.out)
-    write_json(job.out / "mitigation.json", mitigation_values(result, opened))
+    result = unlearn(opened, given.triggers, partial(screen_again, opened))
+    gone = written_before(job.out, MITIGATION) if job.overwrite else []
+    remove(job.out, gone)  # an earlier run's accepted model must not stand beside a refused one
+    passed = write_outcome(result, given, opened, origin, gone)
+    return 0 if result.accepted and passed else GATE_FAILED
+
+
+def write_outcome(
+    result: Mitigated,
+    given: Recovered,
+    opened: Opened,
+    origin: Mapping[str, Any],
+    gone: Sequence[str],
+) -> bool:
+    """Write the model and mitigation.json, say it; False where the ONNX file's proof fails.
+
+    A manifest in the folder lists what was written too, and no longer what is `gone`.
+    """
+    out, proof = opened.job.out, None
+    files = store(result, out, origin)
+    write_facts(result, given, opened, files)  # a kill in the proof must leave no model unlisted
+    model = files[-1] if files[-1].suffix == ".onnx" else files[0]
+    if result.accepted and model.suffix == ".onnx":
+        proof, more = prove_beside(result, model, opened)
+        files += more
+        write_facts(result, given, opened, files)
+    extend_manifest(out, [*files, out / MITIGATION], gone)
     print(f"{opened.inputs.facts['path']}: {said(result)}")
-    print(f"model: {files[-1] if files[-1].suffix == '.onnx' else files[0]}")
-    return 0 if result.accepted else GATE_FAILED
+    print(effect_line(result, opened.inputs.model.spec.error_unit))
+    print(f"model: {model}")
+    for line in proof_lines(proof) if proof else ():
+        print(line)
+    return proof is None or proof.passed
 
 
-def open_fitting(path: Path, opened: Opened) -> list[nn.Module]:
-    """The triggers of a file, for this model's images. Raises UnusableInput."""
-    triggers = load_triggers(path, opened.inputs.model)
-    if any(isinstance(one, nn.Identity) for one in triggers):
-        raise UnusableInput(f"{path}: holds no trigger; the search behind it found none")
-    return [one.to(opened.device) for one in triggers]
+def write_facts(result: Mitigated, given: Recovered, opened: Opened, files: Sequence[Path]) -> None:
+    """Write mitigation.json, with the files by which a later run knows them for its own."""
+    out, inputs = opened.job.out, opened.inputs
+    values = {
+        **mitigation_values(result, opened),
+        "model": inputs.facts,
+        "data": inputs.data.facts(),
+        "trigger": given.facts,
+        "warnings": given.warnings,
+        "files": entries(out, files),
+    }
+    write_json(out / MITIGATION, values)
 
 
 def unlearn(
@@ -113,6 +152,15 @@ def mitigation_values(result: Mitigated, opened: Opened) -> dict[str, Any]:
         "curve": [{"step": step, **asdict(look)} for step, look in result.curve],
         "settings": asdict(settings),
     }
+
+
+def effect_line(result: Mitigated, unit: str) -> str:
+    """The errors on the held-back images before and after, in the task's unit."""
+    before, after = result.before, result.after
+    return (
+        f"benign error {before.benign:.3g} -> {after.benign:.3g} {unit}, under the worst recovered "
+        f"trigger {before.triggered:.3g} -> {after.triggered:.3g} {unit}"
+    )
 
 
 def said(result: Mitigated) -> str:

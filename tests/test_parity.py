@@ -260,19 +260,24 @@ def test_the_noise_is_that_of_float32() -> None:
 
 
 class Float32Only(nn.Module):
-    """Insists on float32, whatever it is given."""
+    """Insists on float32, whatever it is given, or on being given it."""
 
-    def __init__(self) -> None:
+    def __init__(self, refusal: type[Exception] | None) -> None:
         super().__init__()
-        self.fc = nn.Linear(3, 2)
+        self.fc, self.refusal = nn.Linear(3, 2), refusal
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.refusal is not None and x.dtype != torch.float32:
+            raise self.refusal
         answer: Tensor = self.fc(x.mean(dim=(2, 3)).float())
         return answer
 
 
-def test_a_model_without_a_float64_twin_is_held_to_the_cap(tmp_path: Path) -> None:
-    opened = model_of(Float32Only())
+@pytest.mark.parametrize("refusal", [None, AssertionError, TypeError])
+def test_a_model_without_a_float64_twin_is_held_to_the_cap(
+    refusal: type[Exception] | None, tmp_path: Path
+) -> None:
+    opened = model_of(Float32Only(refusal))
     export_files(opened, tmp_path / "m.onnx")
     proof = proof_of(
         tmp_path / "m.onnx", model_subject(opened), **image_groups(benign_of(opened, 9))

@@ -36,9 +36,10 @@ class Proof:
     spread: float  # of the model's outputs, in `unit`
     images: dict[str, int]  # by group
     references: dict[str, Reference]  # by group
-    tf32: bool  # whether the torch side used it
+    tf32: dict[str, bool]  # whether torch's matmul and cudnn were allowed to use it
     rows: list[Row] = field(default_factory=list)
     worst: list[Worst] = field(default_factory=list)  # one a file
+    options: dict[str, dict[str, str]] = field(default_factory=dict)  # as each provider states
     not_running: list[str] = field(default_factory=list)  # providers that should run but do not
 
     @property
@@ -90,7 +91,10 @@ def prove_against(
         spread=subject.spread(next(iter(references.values())).answers),
         images={name: len(found.images) for name, found in references.items()},
         references=dict(references),
-        tf32=torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
+        tf32={
+            "matmul": torch.backends.cuda.matmul.allow_tf32,
+            "cudnn": torch.backends.cudnn.allow_tf32,
+        },
     )
     for path in files:
         _add(path, subject, references, batches, proof)
@@ -128,6 +132,7 @@ def _ways(file: OnnxFile, batches: Sequence[int], proof: Proof) -> list[Way]:
     """Each provider in each batch; a file of half floats also where these are real."""
     sessions, missing = open_sessions(file)
     proof.not_running += missing
+    proof.options |= {name: run.get_provider_options()[name] for name, run in sessions.items()}
     sizes = [(batch, None if batch == max(batches) else SMALL) for batch in batches]
     ways: list[Way] = [(name, run, *size) for name, run in sessions.items() for size in sizes]
     if half_values(file.proto.graph):

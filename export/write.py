@@ -1,7 +1,6 @@
 """From a torch module to one ONNX file: symbolic batch, fixed names, nothing private inside."""
 
 import contextlib
-import copy
 import io
 import json
 import logging
@@ -12,7 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import onnx
 import torch
@@ -23,13 +22,12 @@ from export.graph_node import shown
 from export.metadata import KEY, trigger_metadata
 from guard.errors import UnusableInput, one_line
 from guard.files import finite, whole_file
-from guard.model import Model
+from guard.model import Model, Module, copied
 from guard.paper import MomentumTrigger
 
 INPUT, OUTPUT, BATCH = "input", "output", "batch"
 OPSETS = range(18, 27)  # what the exporter writes and onnxruntime runs
 NOTHING: Mapping[str, Any] = {}
-Module = TypeVar("Module", bound=nn.Module)
 
 
 class Embedded(nn.Module):
@@ -86,10 +84,10 @@ def trace_model(model: Model, *, opset: int, embed_preprocessing: bool) -> onnx.
 
 def frozen_copy(module: Module) -> Module:
     """A copy for the exporter, on the CPU and in evaluation mode; the original stays as it is."""
-    copied = copy.deepcopy(module).cpu().eval()
-    copied.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    assert not any(part.training for part in copied.modules())
-    return copied.requires_grad_(False)
+    frozen = copied(module).cpu().eval()
+    frozen.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    assert not any(part.training for part in frozen.modules())
+    return frozen.requires_grad_(False)
 
 
 def _trace(module: nn.Module, example: Tensor, opset: int, what: str) -> onnx.ModelProto:

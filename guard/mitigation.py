@@ -17,7 +17,7 @@ from guard.engine import Progress, Silent
 from guard.finding import Finding
 from guard.gate import Effect, Gate, complaint, rank
 from guard.lesson import Lesson, MitigationSettings, loss_of, make_lesson
-from guard.model import Model
+from guard.model import Model, copied
 from guard.pursuit import Pursuit, fainter
 from guard.spots import Repainted, Spot
 
@@ -156,7 +156,7 @@ def forgetful_copy(model: Model, share: float, seed: int) -> Model:
     The entries of their weights are shuffled: of the same size as before, with nothing learnt.
     That takes no knowledge of the architecture, so an ONNX graph's layers can forget too.
     """
-    pupil = copy.deepcopy(model).eval()
+    pupil = copied(model).eval()
     learns(pupil, True)
     weights = [p for p in pupil.network.parameters() if p.ndim > 1]
     draw = torch.Generator().manual_seed(seed)

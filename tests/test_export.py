@@ -2,6 +2,7 @@
 
 import copy
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from export.metadata import KEY, read_metadata
 from export.precision import calibration_part, export_files, image_digest, left_in_float
 from export.write import frozen_copy, write_onnx
 from guard.errors import UnusableInput
+from guard.model import copied
 from guard.spec import InputSpec
 from tests.conftest import benign_of, model_of
 from tests.export_files import answers, model, run, small
@@ -165,6 +167,16 @@ def test_a_model_that_was_just_screened_can_be_copied_for_the_exporter() -> None
     x = torch.rand(2, 3, 16, 16, requires_grad=True)
     opened.with_features(x)[0].sum().backward()
     assert torch.equal(frozen_copy(opened)(x), opened(x))
+
+
+def test_a_model_that_holds_a_lock_can_be_copied_and_exported(tmp_path: Path) -> None:
+    opened = model_of(small(2))
+    opened.network.lock = threading.Lock()  # type: ignore[assignment]
+    twin = copied(opened)
+    assert twin.network.lock is opened.network.lock
+    for own, other in zip(twin.parameters(), opened.parameters(), strict=True):
+        assert own is not other
+    assert export_files(opened, tmp_path / "m.onnx")[0].is_file()
 
 
 def test_fp16_holds_half_floats(files: dict[str, Path]) -> None:

@@ -14,7 +14,7 @@ from export.half import ABOUT, HALF
 from export.judge import Worst
 from export.latency import latency
 from export.parity import Proof, prove
-from export.session import OPTIONS
+from export.session import uses_tf32
 from export.subject import model_subject
 from guard.device import environment, pick_device
 from guard.errors import UnusableInput
@@ -62,6 +62,7 @@ def write_parity(proofs: Sequence[Proof], folder: Path, facts: dict[str, Any]) -
     the folder can't be written to.
     """
     worst = [image for proof in proofs for image in proof.worst]
+    options = {name: given for proof in proofs for name, given in proof.options.items()}
     values = {
         "schema_version": 1,
         "passed": all(proof.passed for proof in proofs),
@@ -71,11 +72,14 @@ def write_parity(proofs: Sequence[Proof], folder: Path, facts: dict[str, Any]) -
         "providers": {
             "run": sorted({row["provider"] for proof in proofs for row in proof.rows}),
             "not_running": sorted({line for proof in proofs for line in proof.not_running}),
-            "options": OPTIONS,
+            "options": options,
             "about": {HALF: ABOUT},
             "onnxruntime": onnxruntime.__version__,
         },
-        "tf32": {"torch": any(proof.tf32 for proof in proofs), "onnxruntime": False},
+        "tf32": {
+            "torch": any(on for proof in proofs for on in proof.tf32.values()),
+            "onnxruntime": uses_tf32(options),
+        },
         **facts,
     }
     try:

@@ -64,7 +64,7 @@ class Pursuit:
         s, size = self.lesson.settings, bench.model.spec.input.size
         draw = torch.Generator().manual_seed(seed)
         at = [k for k, spot in enumerate(self.spots) if spot for _ in range(s.pursuit.patches)]
-        spots = [spot.patch(size, s.shift, draw) for k in at if (spot := self.spots[k])]
+        spots = [spot.near(size, s.shift, draw) for k in at if (spot := self.spots[k])]
         if not spots:
             return []
         paints = nn.ModuleList(Paint(spot, draw) for spot in spots).to(bench.device)

@@ -17,8 +17,7 @@ LEVEL = 0.3  # of the largest change, that still belongs to a spot
 INSIDE = 0.55  # of all of the change must be in it
 SMALL = 0.15  # of the picture: a larger part is no spot
 IMAGES = 64  # that a spot is read from
-SIDES = (0.06, 0.25)  # of a patch over the picture's,
-LARGER = 1.3  # and at most over the spot's
+SIDES = (0.5, 1.3)  # of a patch over the spot's
 CELLS = 5  # of a patch along each side, at most
 
 
@@ -47,18 +46,16 @@ class Spot:
         most = change[top:bottom, left:right].sum() > INSIDE * change.sum()
         return spot if most and spot.height * spot.width <= SMALL * change.numel() else None
 
-    def patch(self, size: tuple[int, int], shift: float, draw: torch.Generator) -> "Spot":
-        """The place of a patch by chance whose middle is here, or at most `shift` of the picture's
-        sides away; within the picture."""
+    def near(self, size: tuple[int, int], shift: float, draw: torch.Generator) -> "Spot":
+        """One like it by chance, at most `shift` of the picture's sides away, and within it."""
+        factors = SIDES[0] + (SIDES[1] - SIDES[0]) * torch.rand(2, generator=draw)
+        moves = shift * (2 * torch.rand(2, generator=draw) - 1)
         sides, starts = [], []
         for k, (start, side) in enumerate(((self.top, self.height), (self.left, self.width))):
-            share, at, move = torch.rand(3, generator=draw).tolist()
-            most = min(SIDES[1] * size[k], LARGER * side)
-            least = min(SIDES[0] * size[k], most)
-            new = min(max(2, round(least + (most - least) * share)), size[k])
-            middle = start + side * at + shift * size[k] * (2 * move - 1)
+            new = min(max(2, round(side * float(factors[k]))), size[k])
+            at = start + (side - new) / 2 + size[k] * float(moves[k])
             sides.append(new)
-            starts.append(min(max(0, round(middle - new / 2)), size[k] - new))
+            starts.append(min(max(0, round(at)), size[k] - new))
         return Spot(*starts, *sides)
 
     def painted(self, x: Tensor, cells: Tensor) -> Tensor:
@@ -89,7 +86,7 @@ class Repainted(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         count = round(self.share * len(x))
-        spot = self.spot.patch((x.shape[2], x.shape[3]), self.shift, self.draw)
+        spot = self.spot.near((x.shape[2], x.shape[3]), self.shift, self.draw)
         side = int(torch.randint(1, CELLS + 1, (), generator=self.draw))
         cells = torch.rand(count, 3, side, side, generator=self.draw)
         return torch.cat([spot.painted(x[:count], cells), self.trigger(x[count:])])

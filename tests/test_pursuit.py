@@ -74,16 +74,16 @@ def test_what_is_found_leads_to_the_target_and_is_as_faint_as_it_should_be() -> 
 
 def test_where_a_trigger_is_confined_to_a_spot_patches_are_searched_for_there() -> None:
     model = model_of(Gated())
-    settings = replace(BRIEF, shift=0.0, pursuit=PursuitSettings(steps=80, count=1, patches=6))
+    settings = replace(BRIEF, shift=0.0, pursuit=PursuitSettings(steps=80, count=1, patches=2))
     lesson = make_lesson(model, benign_of(model, 80), [Corner()], settings, seed=0)
     pursuit = Pursuit.of(lesson)
-    patches = pursuit.search(model, seed=0)[-6:]
+    patches = pursuit.search(model, seed=0)[-2:]
     x = lesson.held.x(slice(0, 16))
     with torch.no_grad():
         asked = [pursuit.space.z(model(images)) for images in (x, *(one(x) for one in patches))]
     far, *near = ((z - pursuit.targets[0]).norm(dim=1).mean() for z in asked)
     assert all(isinstance(one, Paint) for one in patches)
-    assert min(near) < 0.5 * far  # some cover too little of the corner
+    assert all(distance < 0.5 * far for distance in near)
     assert all(torch.equal(one(x)[:, :, :11], x[:, :, :11]) for one in patches)
 
 

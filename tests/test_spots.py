@@ -41,22 +41,22 @@ def test_where_a_trigger_is_confined_to(trigger: nn.Module, wanted: Spot | None)
     assert Spot.of(trigger, benign_of(model_of(Gated()))) == wanted
 
 
-@pytest.mark.parametrize("spot", [Spot(0, 0, 12, 20), Spot(30, 40, 18, 24), Spot(20, 60, 1, 4)])
-@pytest.mark.parametrize("shift", [0.0, 0.1])
-def test_a_patch_is_of_a_patchs_size_and_about_the_spot(spot: Spot, shift: float) -> None:
+@pytest.mark.parametrize("spot", [Spot(0, 0, 2, 3), Spot(10, 12, 6, 4), Spot(5, 6, 1, 1)])
+@pytest.mark.parametrize("shift", [0.0, 0.25])
+def test_one_near_a_spot_is_of_about_its_size_and_in_the_picture(spot: Spot, shift: float) -> None:
     draw = torch.Generator().manual_seed(0)
-    found = [spot.patch((64, 64), shift, draw) for _ in range(50)]
-    assert len(set(found)) > 3
+    found = [spot.near((16, 16), shift, draw) for _ in range(50)]
+    assert shift == 0.0 or len(set(found)) > 3
     for one in found:
+        assert 0 <= one.top <= 16 - one.height
+        assert 0 <= one.left <= 16 - one.width
         for start, side, at, length in (
             (spot.top, spot.height, one.top, one.height),
             (spot.left, spot.width, one.left, one.width),
         ):
-            assert 2 <= length <= max(2, min(16, round(1.3 * side)))
-            assert 0 <= at <= 64 - length
-            reach = 64 * shift + 1
-            inside = start - reach <= at + length / 2 <= start + side + reach
-            assert inside or at in (0, 64 - length)
+            assert max(2, round(0.5 * side)) <= length <= max(2, round(1.3 * side))
+            centre = at + length / 2
+            assert abs(centre - start - side / 2) <= 16 * shift + 1 or at in (0, 16 - length)
 
 
 def test_only_the_place_of_a_spot_is_painted() -> None:

@@ -12,9 +12,9 @@ from guard.device import environment
 from guard.errors import UnusableInput
 from guard.mitigation import Mitigated
 from guard.spec import ONNX
+from tools.agreement import Stated, read
 from tools.job import ACCEPTED, KEPT, PARITY, STATE, Opened, check_targets
 from tools.proving import write_parity
-from tools.verifying import read, stated_origin
 
 
 def origin_of(opened: Opened) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def origin_of(opened: Opened) -> dict[str, Any]:
     if not (out / "report.json").exists():
         return origin
     report = read(out / "report.json")
-    stated = stated_origin(out, report)
+    stated = Stated.of(report, out / "report.json").origin
     if not origin.items() <= stated.items():
         raise UnusableInput(
             f"{out}: its report is of another model or other images; pass another --out"

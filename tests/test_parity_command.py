@@ -35,7 +35,8 @@ def given(tmp_path: Path, exported: dict[str, Path]) -> list[str]:
 
 
 def test_the_command_writes_the_proof(given: list[str], tmp_path: Path) -> None:
-    save_triggers([stirred(1, (16, 16), seed=4).select(0)], tmp_path / "trigger.safetensors")
+    trigger = stirred(1, (16, 16), seed=4).select(0)
+    save_triggers([trigger], tmp_path / "trigger.safetensors", "of the screened model")
     assert cli.run(["parity", *given, f"--trigger={tmp_path / 'trigger.safetensors'}"]) == 0
     written = json.loads((tmp_path / "out" / "parity.json").read_text())
     assert written["passed"] is True
@@ -48,6 +49,7 @@ def test_the_command_writes_the_proof(given: list[str], tmp_path: Path) -> None:
     assert written["proofs"][0]["noise"][BENIGN] > 0
     assert {row["batch"] for row in written["latency"]} == {1, 8}
     assert written["model"]["sha256"]
+    assert written["trigger"]["model_sha256"] == "of the screened model"
     assert len(written["data"]["manifest_sha256"]) == 64
     assert written["environment"]["packages"]["torch"]
     (worst,) = written["worst"]

@@ -22,6 +22,7 @@ from guard.files import whole_file, write_json
 from guard.model import Model
 from guard.trigger_file import load_triggers
 from tools.job import GATE_FAILED, PARITY, Job, check_folder, check_method, inputs_of, make_folder
+from tools.recovered import trigger_facts
 
 
 def parity(out: str, file: str, trigger: str | None, **words: Any) -> int:
@@ -41,6 +42,7 @@ def parity(out: str, file: str, trigger: str | None, **words: Any) -> int:
         "data": inputs.data.facts(),
         "environment": environment(device),
         "latency": latency(subject, path),
+        "trigger": None if trigger is None else trigger_facts(Path(trigger)),
     }
     write_parity([proof], job.out, facts)
     print("\n".join(proof_lines(proof)))
@@ -49,7 +51,7 @@ def parity(out: str, file: str, trigger: str | None, **words: Any) -> int:
 
 def open_trigger(path: Path, model: Model) -> nn.Module | None:
     """The trigger that decided, of a file, on the model's device; None where none was found."""
-    trigger = load_triggers(path, model)[0].to(model.preprocess.scale.device)
+    trigger = load_triggers(path, model)[0]
     return None if isinstance(trigger, nn.Identity) else trigger
 
 

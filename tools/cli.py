@@ -117,8 +117,7 @@ def mitigate(
     """Fine-tune a model until its recovered triggers do nothing, then screen it afresh.
 
     Writes mitigated.safetensors with its .json, or not-accepted.safetensors (an ONNX model as
-    .onnx too, with its proof), and mitigation.json. Exit codes: 0 accepted, 2 unusable input,
-    4 not accepted, or the ONNX file does not compute what was fine-tuned.
+    .onnx too), and mitigation.json. Exit codes: 0 accepted, 2 unusable input, 4 not accepted.
 
     Args:
         model: the model file, or sample:backdoored, sample:benign.

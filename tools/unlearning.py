@@ -1,7 +1,7 @@
 """`drmguard mitigate`, and the same step within `drmguard check`."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from torch import nn
 
 from export.precision import export_files
 from export.write import NOTHING
+from guard.errors import UnusableInput
 from guard.files import write_json
 from guard.finding import Finding
 from guard.lesson import MitigationSettings
@@ -18,12 +19,13 @@ from guard.mitigation import Mitigated, mitigate_until_clean
 from guard.model import Model
 from guard.spec import ONNX
 from guard.store import save_model
-from tools.beside import check_proof, origin_of, prove_beside
+from tools.agreement import Stated, read
 from tools.job import (
     ACCEPTED,
     GATE_FAILED,
     MITIGATION,
     REFUSED,
+    STATE,
     Job,
     Opened,
     make_folder,
@@ -33,7 +35,6 @@ from tools.job import (
 )
 from tools.manifest import entries, extend_manifest
 from tools.progress import progress
-from tools.proving import proof_lines
 from tools.recovered import Recovered, open_fitting
 from tools.rescreening import screen_again
 
@@ -42,8 +43,7 @@ def mitigate(out: str, trigger: str, **words: Any) -> int:
     """`drmguard mitigate`. Raises UnusableInput."""
     job = Job(out=Path(out), command="mitigate", **words)
     opened = open_job(job)
-    origin = origin_of(opened)
-    check_proof(opened)
+    check_beside(opened)
     given = open_fitting(Path(trigger), opened)
     for line in given.warnings:
         print(f"drmguard: warning: {line}", file=sys.stderr)
@@ -51,41 +51,40 @@ def mitigate(out: str, trigger: str, **words: Any) -> int:
     result = unlearn(opened, given.triggers, partial(screen_again, opened))
     gone = written_before(job.out, MITIGATION) if job.overwrite else []
     remove(job.out, gone)  # an earlier run's accepted model must not stand beside a refused one
-    passed = write_outcome(result, given, opened, origin, gone)
-    return 0 if result.accepted and passed else GATE_FAILED
-
-
-def write_outcome(
-    result: Mitigated,
-    given: Recovered,
-    opened: Opened,
-    origin: Mapping[str, Any],
-    gone: Sequence[str],
-) -> bool:
-    """Write the model and mitigation.json, say it; False where the ONNX file's proof fails.
-
-    A manifest in the folder lists what was written too, and no longer what is `gone`.
-    """
-    out, proof = opened.job.out, None
-    files = store(result, out, origin)
-    write_facts(result, given, opened, files)  # a kill in the proof must leave no model unlisted
-    model = files[-1] if files[-1].suffix == ".onnx" else files[0]
-    if result.accepted and model.suffix == ".onnx":
-        proof, more = prove_beside(result, model, opened)
-        files += more
-        write_facts(result, given, opened, files)
-    extend_manifest(out, [*files, out / MITIGATION], gone)
+    files = write_outcome(result, given, opened)
+    extend_manifest(job.out, files, gone)
     print(f"{opened.inputs.facts['path']}: {said(result)}")
     print(effect_line(result, opened.inputs.model.spec.error_unit))
-    print(f"model: {model}")
-    for line in proof_lines(proof) if proof else ():
-        print(line)
-    return proof is None or proof.passed
+    print(f"model: {next((path for path in files if path.suffix == '.onnx'), files[0])}")
+    return 0 if result.accepted else GATE_FAILED
 
 
-def write_facts(result: Mitigated, given: Recovered, opened: Opened, files: Sequence[Path]) -> None:
-    """Write mitigation.json, with the files by which a later run knows them for its own."""
+def check_beside(opened: Opened) -> None:
+    """A report and what stands beside it are of one model. Raises UnusableInput."""
     out, inputs = opened.job.out, opened.inputs
+    if (out / STATE).exists():
+        raise UnusableInput(f"{out}: holds a begun run; pass another --out")
+    if not (out / "report.json").exists():
+        return
+    report = read(out / "report.json")
+    origin = Stated.of(report, out / "report.json").origin
+    if origin["source_sha256"] != inputs.facts["sha256"]:
+        raise UnusableInput(f"{out}: its report is of another model; pass another --out")
+    if "mitigation" in report or "parity" in report:
+        raise UnusableInput(f"{out}: holds a check's own models and proof; pass another --out")
+    if inputs.model.spec.arch == ONNX:
+        raise UnusableInput(
+            f"{out}: its report proves no mitigated .onnx; pass another --out, or run "
+            "`drmguard check`, which does"
+        )
+
+
+def write_outcome(result: Mitigated, given: Recovered, opened: Opened) -> list[Path]:
+    """The model's files, and mitigation.json, by which a later run knows them for its own."""
+    out, inputs = opened.job.out, opened.inputs
+    data = inputs.data.manifest_sha256
+    origin = {"source_sha256": inputs.facts["sha256"], "data_manifest_sha256": data}
+    files = store(result, out, origin)
     values = {
         **mitigation_values(result, opened),
         "model": inputs.facts,
@@ -95,6 +94,7 @@ def write_facts(result: Mitigated, given: Recovered, opened: Opened, files: Sequ
         "files": entries(out, files),
     }
     write_json(out / MITIGATION, values)
+    return [*files, out / MITIGATION]
 
 
 def unlearn(

@@ -137,7 +137,8 @@ def _interface(path: Path, content: bytes, proto: onnx.ModelProto, opset: int) -
     if len(inputs) != 1 or len(graph.output) != 1:
         raise UnusableInput(
             f"{path}: has {len(inputs)} inputs and {len(graph.output)} outputs; "
-            "expected one picture in and one tensor [N x d] out"
+            "expected one picture in and one tensor [N x d] out: join outputs in the model "
+            "(torch.cat, Concat) and export it again"
         )
     kind = inputs[0].type.tensor_type
     sides = [side.dim_value for side in kind.shape.dim]  # 0: symbolic
@@ -146,7 +147,8 @@ def _interface(path: Path, content: bytes, proto: onnx.ModelProto, opset: int) -
     if channels not in (0, 3) or not (pixels or kind.elem_type in FLOAT_INPUTS):
         raise UnusableInput(
             f"{path}: takes {shown(onnx.helper.printable_type(inputs[0].type))}; expected floats "
-            "[N x 3 x H x W] or uint8 [N x H x W x 3]"
+            "[N x 3 x H x W] or uint8 [N x H x W x 3]; to floats with channels first tf2onnx turns "
+            "a file by --inputs-as-nchw=INPUT"
         )
     return OnnxFile(
         path=path,

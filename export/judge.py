@@ -58,6 +58,7 @@ def judge(run: Run, subject: Subject, count: int) -> tuple[Row, Worst]:
         "precision": run.candidate.precision,
         "provider": run.provider,
         "batch": run.batch,
+        "batch_fixed": run.candidate.file.batch is not None,  # by the file: it runs in no other
         "images": run.group,
         "n": count,
         **_differences(theirs, ours, subject.outputs),

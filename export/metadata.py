@@ -44,8 +44,8 @@ def trigger_metadata(trigger: nn.Module, size: tuple[int, int], facts: Mapping[s
 def _tool() -> dict[str, Any]:
     try:
         return {"tool_version": metadata.version("drmguard")}
-    except metadata.PackageNotFoundError:  # run from a folder that is not installed
-        return {}
+    except metadata.PackageNotFoundError:  # run from a folder; the report says so too
+        return {"tool_version": "not installed"}
 
 
 def read_metadata(proto: onnx.ModelProto) -> dict[str, Any]:

@@ -128,7 +128,6 @@ OPERATORS: dict[str, Build] = {
     "Identity": plain(lambda x: x),
     "InstanceNormalization": norm.instance_norm,
     "IsNaN": plain(torch.isnan),
-    "LRN": norm.local_response_norm,
     "LayerNormalization": norm.layer_norm,
     "LeakyRelu": activation.sloped(functional.leaky_relu, 0.01),
     "Less": plain(torch.lt),

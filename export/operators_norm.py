@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import onnx
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -64,21 +63,6 @@ def lp_norm(node: Node) -> Callable[..., Tensor]:
     """To a length of 1 along `axis`; what has no length stays 0."""
     axis, p = node.take("axis", -1), node.only("p", 2, 1)
     return lambda x: functional.normalize(x, p, axis)
-
-
-def local_response_norm(node: Node) -> Callable[..., Tensor]:
-    """Over `size` neighbouring channels, by poolings that can be exported and read again."""
-    size, bias = node.take("size"), node.take("bias", 1.0)
-    alpha, beta = node.take("alpha", 1e-4), node.take("beta", 0.75)
-    if size % 2 == 0:
-        raise node.refusal(f"size={size}")
-
-    def run(x: Tensor) -> Tensor:
-        rows = x.square().flatten(2)[:, None]
-        mean = functional.avg_pool2d(rows, (size, 1), 1, (size // 2, 0))
-        return x / torch.pow(bias + alpha * mean[:, 0].view_as(x), beta)
-
-    return run
 
 
 def attention(node: Node) -> Callable[..., Tensor]:

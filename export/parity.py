@@ -129,7 +129,11 @@ def _add(
 
 
 def _ways(file: OnnxFile, batches: Sequence[int], proof: Proof) -> list[Way]:
-    """Each provider in each batch; a file of half floats also where these are real."""
+    """Each provider in each batch; a file of half floats also where these are real.
+
+    A file that fixes its batch runs in no other.
+    """
+    batches = batches if file.batch is None else (file.batch,)
     sessions, missing = open_sessions(file)
     proof.not_running += missing
     proof.options |= {name: run.get_provider_options()[name] for name, run in sessions.items()}
@@ -137,7 +141,7 @@ def _ways(file: OnnxFile, batches: Sequence[int], proof: Proof) -> list[Way]:
     ways: list[Way] = [(name, run, *size) for name, run in sessions.items() for size in sizes]
     if half_values(file.proto.graph):
         try:
-            ways.append((HALF, HalfSession(file), BATCH, MOST))
+            ways.append((HALF, HalfSession(file), file.batch or BATCH, MOST))
         except UnusableInput as error:
             proof.not_running.append(f"{HALF}: {error}")
     return ways

@@ -4,6 +4,7 @@ import copy
 import json
 import threading
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from onnx import TensorProto
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.metadata import KEY, read_metadata
+from export.metadata import KEY, model_metadata, read_metadata
 from export.precision import calibration_part, export_files, image_digest, left_in_float
 from export.write import frozen_copy, write_onnx
 from guard.errors import UnusableInput
 from guard.model import copied
 from guard.spec import InputSpec
-from tests.conftest import benign_of, model_of
+from tests.conftest import benign_of, model_of, spec_of
 from tests.export_files import answers, model, run, small
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -113,6 +114,14 @@ def test_the_metadata_state_what_the_sidecar_states(files: dict[str, Path], name
     assert stated["precision"] == name.rpartition(" ")[2]
     assert (stated["verdict"], stated["score"]) == ("clean", 1.5)
     assert "arch" not in stated
+
+
+def test_a_tool_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert model_metadata(spec_of(), embedded=False, facts={})["tool_version"] == "not installed"
 
 
 def test_a_score_that_is_no_number_is_null_in_the_metadata(

@@ -83,7 +83,6 @@ ROWS = [
     row("RMSNormalization", f(8), opset=23),
     row("RMSNormalization", f(9, 8), axis=2, epsilon=0.1, opset=23),
     *(row("LpNormalization", axis=axis, p=p) for axis, p in ((-1, 2), (1, 1))),
-    row("LRN", size=3, alpha=0.5, beta=0.6, bias=1.5, shape=(2, 7, 9, 8)),
     row("Attention", "input", "input", opset=23),
     row("Attention", f(2, 3, 7, 8), f(2, 3, 7, 5), f(1, 1, 9, 7), scale=0.2, opset=24),
     # Convolution

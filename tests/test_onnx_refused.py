@@ -94,7 +94,7 @@ INFINITE = np.array([1, math.inf, 1, 1], np.float32)
         (set_weight("conv.weight", np.ones((4, 2, 3, 3), np.float32)), ("model.onnx",)),
         (set_weight("fc.weight", np.ones((16, 3), np.float32)), ("model.onnx",)),
         (second_input, ("2 inputs",)),
-        (second_output, ("2 outputs",)),
+        (second_output, ("2 outputs", "torch.cat")),
         (constant_output, ("does not depend",)),
         (unconnected, ("not a valid",)),
         (circular, ("not a valid",)),
@@ -115,7 +115,7 @@ def test_graphs_that_can_not_be_taken_are_refused(
     ("takes", "kinds", "word"),
     [
         (("n", 1, SIDE, SIDE), (FLOAT, FLOAT), "expected floats"),
-        (("n", SIDE, SIDE, 3), (FLOAT, FLOAT), "expected floats"),
+        (("n", SIDE, SIDE, 3), (FLOAT, FLOAT), "--inputs-as-nchw"),
         ((3, SIDE, SIDE), (FLOAT, FLOAT), "expected floats"),
         (SHAPE, (UINT8, FLOAT), "expected floats"),
         (SHAPE, (TensorProto.INT32, FLOAT), "expected floats"),

@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 from export.groups import BENIGN, LIMITS, TRIGGERED
+from export.half import HALF
 from export.session import CPU
 from guard.trigger_file import save_triggers
 from tests.conftest import spec_of, stirred, write_model, write_npz
@@ -19,6 +20,7 @@ from tests.parity_files import (
     nan_weight,
     network,
     one_weight,
+    second_input,
     static_batch,
     tamper,
 )
@@ -78,8 +80,24 @@ def test_a_trigger_for_other_images_is_refused(
     assert "another size" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_file_of_a_fixed_batch_is_proved_in_that(
+    given: list[str],
+    exported: dict[str, Path],
+    precision: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given[1] = str(tamper(exported[precision], tmp_path / "fixed.onnx", static_batch))
+    assert cli.run(["parity", *given]) == 0
+    assert "in batches of 1 alone" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "out" / "parity.json").read_text())["rows"]
+    assert {(row["batch"], row["batch_fixed"]) for row in rows} == {(1, True)}
+    assert {row["provider"] for row in rows} == {CPU, *([HALF] if precision == "fp16" else [])}
+
+
 @pytest.mark.parametrize(
-    ("change", "code"), [(one_weight, 4), (nan_weight, 4), (hard_batch, 4), (static_batch, 2)]
+    ("change", "code"), [(one_weight, 4), (nan_weight, 4), (hard_batch, 4), (second_input, 2)]
 )
 def test_the_command_s_exit_codes(
     given: list[str],

@@ -128,5 +128,7 @@ def proof_lines(proof: Proof) -> list[str]:
         largest = max(row[f"{statistic}_task_error"] for row in rows)
         what = {"max": "largest difference", "mean": "largest mean difference"}[statistic]
         judged = f"{rows[0]['precision']}, {what} {largest:.3g} {proof.unit}"
+        if rows[0]["batch_fixed"]:
+            judged += f", in batches of {rows[0]['batch']} alone, as the file fixes them"
         lines.append(f"{name}: parity passed: {judged}")
     return [*lines, *(f"not running: {line}" for line in proof.not_running)]

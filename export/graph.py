@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from export.graph_dense import Dense, Layer
 from export.graph_read import Program, Step
+from export.graph_rounding import behind_rounding, makers, mostly
 
 # The inputs of these operators that are weights, which tuning may change.
 WEIGHTS: Mapping[str, tuple[int, ...]] = {
@@ -29,7 +30,7 @@ class OnnxNetwork(nn.Module):
     """The steps of an ONNX graph, run one after the other.
 
     [N x 3 x H x W] as the file's input says -> [N x d]. With `pixels` the file takes uint8
-    pictures [N x H x W x 3] and preprocesses them itself; this module takes RGB
+    pictures [N x H x W x 3] and preprocesses them itself; this module takes
     [N x 3 x H x W] in [0, 1] all the same, so that a gradient reaches it.
 
     Weights are parameters under the names of the file (dots become underscores), a dense layer
@@ -72,8 +73,9 @@ class OnnxNetwork(nn.Module):
 
     @property
     def rounds(self) -> bool:
-        """Whether values are rounded on the way, as a quantised file's are."""
-        return any(step.op in ("QuantizeLinear", "Round") for step in self.steps)
+        """Whether its layers take rounded values, as a quantised file's do."""
+        made_by = makers(self.steps)
+        return mostly(self.steps, lambda layer: behind_rounding(layer, made_by))
 
     def settle_shapes(self, shapes: Mapping[str, tuple[torch.Size, torch.Size]]) -> None:
         """Put constants, -1 for the batch, where Reshape and Resize go to a computed shape.

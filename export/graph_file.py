@@ -85,7 +85,7 @@ def _sort_nodes(graph: onnx.GraphProto) -> None:
     """Each node behind those that it needs, which converters to half floats leave undone."""
     made_by = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
     needs = {
-        place: {made_by[name] for name in node.input if name in made_by}
+        place: {made_by[name] for name in _names_read(node) if name in made_by}
         for place, node in enumerate(graph.node)
     }
     nodes = [graph.node[place] for place in TopologicalSorter(needs).static_order()]
@@ -140,8 +140,11 @@ def _interface(path: Path, content: bytes, proto: onnx.ModelProto, opset: int) -
             "expected one picture in and one tensor [N x d] out: join outputs in the model "
             "(torch.cat, Concat) and export it again"
         )
+    given = onnx.TensorProto.DataType.Name(graph.output[0].type.tensor_type.elem_type)
+    if given not in ("FLOAT", "FLOAT16", "DOUBLE"):
+        raise UnusableInput(f"{path}: gives {given}, not floats: no trigger can be searched for")
     kind = inputs[0].type.tensor_type
-    sides = [side.dim_value for side in kind.shape.dim]  # 0: symbolic
+    sides = [max(side.dim_value, 0) for side in kind.shape.dim]  # 0: symbolic, as -1 is
     pixels = kind.elem_type == TensorProto.UINT8
     channels = sides.pop(3 if pixels else 1) if len(sides) == 4 else -1
     if channels not in (0, 3) or not (pixels or kind.elem_type in FLOAT_INPUTS):

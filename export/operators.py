@@ -74,9 +74,15 @@ def dropout(node: Node) -> Callable[..., Tensor]:
 
 
 def cast(node: Node) -> Callable[..., Tensor]:
-    """To a float type: float32. To whole numbers: as it says, which ends the gradient."""
+    """To whole numbers as it says, which ends the gradient; to a float type what is constant.
+
+    Values of pictures stay float32: onnxruntime on a CPU computes those in halves so too, and
+    read_program refuses to compute them in DOUBLE.
+    """
     to = node.take("to")
     node.take("saturate"), node.take("round_mode")  # only for 8-bit floats
+    if to in FLOATS and node.constant(0) is not None:
+        return lambda x: x.to(FLOATS[to]).to(torch.promote_types(FLOATS[to], torch.float32))
     if to in FLOATS:
         return lambda x: x if x.is_floating_point() else x.float()
     if to not in WHOLE:

@@ -97,7 +97,7 @@ def expand(x: Tensor, sides: Tensor) -> Tensor:
 def constant_of_shape(node: Node) -> Callable[..., Tensor]:
     given = node.take("value")
     value = torch.zeros(1) if given is None else to_torch(given, node.where)
-    return lambda sides: torch.full(sides.tolist(), value.item(), dtype=value.dtype)
+    return lambda sides: value.reshape(()).expand(sides.tolist())  # takes no memory yet
 
 
 def shape_of(node: Node) -> Callable[..., Tensor]:

@@ -232,7 +232,7 @@ def test_an_operator_gives_what_onnxruntime_gives(made: Row) -> None:
 
 
 @pytest.mark.parametrize("both", ["And", "Or"])
-@pytest.mark.parametrize("kind", [np.float32, np.float64, None])
+@pytest.mark.parametrize("kind", [np.float32, None])
 def test_a_choice_by_conditions_is_that_of_onnxruntime(both: str, kind: Any) -> None:
     """Conditions, and a constant of the input's shape; None: the zeros that are the default."""
     value = {} if kind is None else {"value": numpy_helper.from_array(np.array([0.7], kind))}
@@ -250,6 +250,25 @@ def test_a_choice_by_conditions_is_that_of_onnxruntime(both: str, kind: Any) -> 
     x = row("Relu").input()
     ours = network_of(proto)(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(ours, by_onnxruntime(proto, x), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "value"), [(onnx.TensorProto.DOUBLE, 1e12), (FLOAT, 1e4)])
+def test_constants_are_computed_in_the_type_that_the_file_says(kind: int, value: float) -> None:
+    """Of 0.7 nothing is left beside 1e12 in float32, all in DOUBLE; a half rounds it."""
+    nodes = [
+        node("Cast", "small", "a", to=kind),
+        node("Cast", "large", "b", to=kind),
+        node("Add", "a b", "c"),
+        node("Sub", "c b", "d"),
+        node("Cast", "d", "e", to=onnx.TensorProto.FLOAT16),
+        node("Cast", "e", "f", to=FLOAT),
+        node("Mul", "input f", "output"),
+    ]
+    proto = by_hand(nodes, {"small": of(0.7), "large": of(value)}, takes=PICTURE, gives=None)
+    x = row("Relu").input()
+    ours = network_of(proto)(torch.from_numpy(x))
+    assert ours.dtype == torch.float32
+    np.testing.assert_allclose(ours.numpy(), by_onnxruntime(proto, x), rtol=1e-6)
 
 
 def test_every_operator_has_its_row() -> None:

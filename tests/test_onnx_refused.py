@@ -71,6 +71,60 @@ def impossible_split(proto: onnx.ModelProto) -> None:
     proto.graph.node[2].input[2] = "bias"
 
 
+def longer_than_its_shape(proto: onnx.ModelProto) -> None:
+    initializer(proto, "conv.weight").raw_data += b"\0" * 8
+
+
+def huge_constant(proto: onnx.ModelProto) -> None:
+    """128 GiB, of which onnx.checker says nothing."""
+    shape = numpy_helper.from_array(np.array([2**33, 4]), "shape")
+    proto.graph.initializer.append(shape)
+    proto.graph.node.insert(0, node("ReduceMean", "large", "bias", axes=[0], keepdims=0))
+    proto.graph.node.insert(0, node("Expand", "conv.bias shape", "large"))
+    proto.opset_import[0].version = 13
+    proto.graph.node[2].input[2] = "bias"
+
+
+def whole_outputs(proto: onnx.ModelProto) -> None:
+    proto.graph.node[-1].output[0] = "y"
+    proto.graph.node.append(node("Cast", "y", "output", to=TensorProto.INT64))
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+
+
+def no_gradient(proto: onnx.ModelProto) -> None:
+    proto.graph.node[-1].output[0] = "y"
+    proto.graph.node.append(node("Cast", "y", "z", to=TensorProto.INT64))
+    proto.graph.node.append(node("Cast", "z", "output", to=FLOAT))
+
+
+def in_double(proto: onnx.ModelProto) -> None:
+    """In float32 nothing would be left of the features, in DOUBLE they come through."""
+    large = numpy_helper.from_array(np.array(1e12), "large")
+    proto.graph.initializer.append(large)
+    proto.graph.node[2].output[0] = "r"
+    for place, made in enumerate(
+        (
+            node("Cast", "r", "d0", to=TensorProto.DOUBLE),
+            node("Add", "d0 large", "d1"),
+            node("Sub", "d1 large", "d2"),
+            node("Cast", "d2", "c", to=FLOAT),
+        )
+    ):
+        proto.graph.node.insert(3 + place, made)
+
+
+def in_a_branch(proto: onnx.ModelProto) -> None:
+    """Of an If: inside, a value of the graph around it is taken."""
+    made = helper.make_empty_tensor_value_info
+    branches = {
+        f"{name}_branch": helper.make_graph([node("Identity", "b", name)], name, [], [made(name)])
+        for name in ("then", "else")
+    }
+    always = numpy_helper.from_array(np.array(True), "always")
+    proto.graph.initializer.append(always)
+    proto.graph.node[2].CopyFrom(node("If", "always", "c", **branches))
+
+
 def control_letters(proto: onnx.ModelProto) -> None:
     proto.graph.node[2].name = "\x1b[31mred\nline"
     proto.graph.node[2].op_type = "Sinh"
@@ -100,6 +154,12 @@ INFINITE = np.array([1, math.inf, 1, 1], np.float32)
         (circular, ("not a valid",)),
         (impossible_weight, ("DequantizeLinear_to_w", "fails")),
         (impossible_split, ("Split_to_one", "2 of 3 outputs")),
+        (longer_than_its_shape, ("conv.weight", "do not fit its shape")),
+        (huge_constant, ("Expand_to_large", "more than")),
+        (whole_outputs, ("INT64", "not floats")),
+        (no_gradient, ("no gradient", "whole numbers")),
+        (in_double, ("Cast_to_d0", "DOUBLE")),
+        (in_a_branch, ("If_to_c (If)", "not supported")),
     ],
     ids=lambda value: getattr(value, "__name__", "-"),
 )

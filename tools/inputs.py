@@ -85,6 +85,10 @@ def open_inputs(
     if benign.path == str(DATA):
         benign.path = SAMPLE + "faces"
     benign.benign = benign.benign.to(device)
+    if path.suffix == ".onnx":
+        from tools.supplied import check_on
+
+        check_on(opened, path, benign.benign)
     facts = facts_of_file(opened, path)
     facts["path"] = model or DEFAULT_MODEL
     opened.to(device)

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from guard.finding import Finding
 from guard.screen import screen as search
 from guard.screen import split
 from guard.trigger_file import save_triggers
-from tools.inputs import Inputs
+from tools.inputs import Inputs, model_path
 from tools.job import (
     GATE_FAILED,
     MANIFEST,
@@ -66,9 +67,26 @@ def find(opened: Opened) -> Finding:
     if job.resume:
         engine.resume()
     finding = search(opened.inputs.model, opened.inputs.data.benign, opened.settings, engine)
+    finding = held_to_file(opened, finding)
     note(job.out, None)
     path, model = job.out / "trigger.safetensors", opened.inputs.facts["sha256"]
     save_triggers(finding.triggers, path, model)
+    return finding
+
+
+def held_to_file(opened: Opened, finding: Finding) -> Finding:
+    """The finding, never "clean" where a supplied ONNX file answers otherwise under a trigger."""
+    path = model_path(opened.job.model)
+    if path.suffix != ".onnx":
+        return finding
+    from tools.supplied import check_on  # onnx and onnxruntime load slowly
+
+    try:
+        check_on(opened.inputs.model, path, opened.inputs.data.benign, finding.triggers)
+    except UnusableInput as error:
+        if finding.verdict != "clean":
+            return replace(finding, warnings=[*finding.warnings, f"under a trigger, {error}"])
+        return replace(finding, verdict="inconclusive", reason=f"under a trigger, {error}")
     return finding
 
 

@@ -19,6 +19,7 @@ from tests.onnx_files import (
     as_int8,
     by_hand,
     changed,
+    initializer,
     node,
     refusal,
     set_node,

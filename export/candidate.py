@@ -1,6 +1,6 @@
 """A file that is to be held against a model: what it is, and how it wants to be fed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from export.feed import feed
 from export.graph_check import precision
 from export.graph_file import OnnxFile, read_onnx
-from export.metadata import read_metadata
+from export.metadata import read_metadata, taken_color
 from export.subject import Subject
 from guard.errors import UnusableInput
 from guard.spec import ONNX, InputSpec, parse_spec, read_json
@@ -29,7 +29,8 @@ class Candidate:
 
     def feed(self, images: Tensor) -> np.ndarray:
         """RGB images [N x 3 x H x W] uint8 as the array that the file takes."""
-        x = feed(images, self.input, self.file.pixels)
+        turned = self.file.pixels and self.input.color == "bgr"
+        x = feed(images.flip(1) if turned else images, self.input, self.file.pixels)
         return x.astype(np.float16) if self.file.half_input else x
 
 
@@ -55,10 +56,6 @@ def _stricter(found: str, stated: object) -> str:
 
 
 def _check_shapes(file: OnnxFile, subject: Subject) -> None:
-    if file.batch is not None:
-        raise UnusableInput(
-            f"{file.path}: its batch is fixed to {file.batch}; export it with a symbolic batch"
-        )
     sides = file.proto.graph.output[0].type.tensor_type.shape.dim
     answer = tuple(side.dim_value for side in sides)[1:]
     for what, found, wanted in (
@@ -81,10 +78,12 @@ def _stated_input(file: OnnxFile, stated: dict[str, Any], subject: Subject) -> I
     if not stated and beside.is_file():
         stated = read_json(beside)
     if stated.get("kind") == "trigger" or not stated:
-        return subject.input
+        return replace(subject.input, color="rgb") if file.pixels else subject.input
     theirs, ours = parse_spec({**stated, "arch": ONNX}, str(file.path)), subject.spec
     for what in ("task", "outputs", "units"):
         found, wanted = getattr(theirs, what), getattr(ours, what)
         if found != wanted:
             raise UnusableInput(f"{file.path}: its {what} is {found}, that of the model {wanted}")
-    return theirs.input
+    if not file.pixels:
+        return theirs.input
+    return replace(theirs.input, color=taken_color(stated["input"], str(file.path)))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from export.graph_dense import Dense, Layer
 from export.graph_read import Program, Step
+from export.graph_rounding import behind_rounding, makers, mostly
 
 # The inputs of these operators that are weights, which tuning may change.
 WEIGHTS: Mapping[str, tuple[int, ...]] = {
@@ -29,7 +30,7 @@ class OnnxNetwork(nn.Module):
     """The steps of an ONNX graph, run one after the other.
 
     [N x 3 x H x W] as the file's input says -> [N x d]. With `pixels` the file takes uint8
-    pictures [N x H x W x 3] and preprocesses them itself; this module takes RGB
+    pictures [N x H x W x 3] and preprocesses them itself; this module takes
     [N x 3 x H x W] in [0, 1] all the same, so that a gradient reaches it.
 
     Weights are parameters under the names of the file (dots become underscores), a dense layer
@@ -38,62 +39,66 @@ class OnnxNetwork(nn.Module):
 
     def __init__(self, program: Program, input: str, output: str, *, pixels: bool = False) -> None:
         super().__init__()
-        self._input, self._output, self._pixels = input, output, pixels
+        self.input, self.output, self.pixels = input, output, pixels
         self._values = {input, *(name for step in program.steps for name in step.outputs if name)}
         self._fixed: dict[str, Tensor] = {}  # stay on the CPU: mostly shapes
         self._places: dict[tuple[str, str], str] = {}  # a constant and its role -> its name here
         self._schedule = _schedule(self._place_all(program), output)
 
-    def forward(self, x: Tensor, shapes: dict[str, torch.Size] | None = None) -> Tensor:
-        """`shapes` is for settle_shapes: it takes in the shape of each step's first output."""
-        if self._pixels:
+    def forward(self, x: Tensor) -> Tensor:
+        if self.pixels:
             x = (255 * x).permute(0, 2, 3, 1)
-        values: dict[str, Any] = {**self._fixed, **self._parameters, **self._buffers}
-        values[self._input] = x
+        values = {**self.held(), self.input: x}
         for step, done in self._schedule:
-            given: list[Any] = [values[name] if name else None for name in step.inputs]
-            made = step.run(self, *given) if isinstance(step.run, Layer) else step.run(*given)
-            made = made if isinstance(made, tuple) else (made,)
+            made = self.run(step, [values[name] if name else None for name in step.inputs])
             values.update(zip(step.outputs, made, strict=True))
-            if shapes is not None:
-                shapes[step.outputs[0]] = made[0].shape
             for name in done:  # free its memory
                 del values[name]
-        y: Tensor = values[self._output]
+        y: Tensor = values[self.output]
         return y
+
+    def held(self) -> dict[str, Any]:
+        """The values that do not depend on the picture, by name."""
+        return {**self._fixed, **self._parameters, **self._buffers}
+
+    def run(self, step: Step, given: list[Any]) -> tuple[Tensor, ...]:
+        """The outputs of one step."""
+        made = step.run(self, *given) if isinstance(step.run, Layer) else step.run(*given)
+        return made if isinstance(made, tuple) else (made,)
+
+    @property
+    def steps(self) -> list[Step]:
+        """All steps, in their order."""
+        return [step for step, _ in self._schedule]
 
     @property
     def rounds(self) -> bool:
-        """Whether values are rounded on the way, as a quantised file's are."""
-        return any(step.op in ("QuantizeLinear", "Round") for step, _ in self._schedule)
+        """Whether its layers take rounded values, as a quantised file's do."""
+        made_by = makers(self.steps)
+        return mostly(self.steps, lambda layer: behind_rounding(layer, made_by))
 
-    @torch.no_grad()
-    def settle_shapes(self, size: tuple[int, int]) -> None:
+    def settle_shapes(self, shapes: Mapping[str, tuple[torch.Size, torch.Size]]) -> None:
         """Put constants, -1 for the batch, where Reshape and Resize go to a computed shape.
 
-        The module runs with such shapes, but no exporter can follow it. `size` is the height
-        and width of the input.
+        The module runs with such shapes, but no exporter can follow it. `shapes` are those of
+        each step's first output in batches of two sizes.
         """
-        two: dict[str, torch.Size] = {}
-        three: dict[str, torch.Size] = {}
-        for count, shapes in ((2, two), (3, three)):
-            self(torch.zeros(count, 3, *size), shapes)
-        steps = [step for step, _ in self._schedule]
+        steps = self.steps
         for place, step in enumerate(steps):
             if len(step.inputs) != SHAPED.get(step.op) or step.inputs[-1] not in self._values:
                 continue
-            sides = zip(two[step.outputs[0]], three[step.outputs[0]], strict=True)
+            sides = zip(*shapes[step.outputs[0]], strict=True)
             shape = torch.tensor([a if a == b else -1 for a, b in sides])
             if int((shape == -1).sum()) < 2:
                 name = self._free("shape")
                 self._fixed[name] = shape
                 steps[place] = replace(step, inputs=(*step.inputs[:-1], name))
-        self._schedule = _schedule(steps, self._output)
+        self._schedule = _schedule(steps, self.output)
 
     def _place_all(self, program: Program) -> list[Step]:
         learned: set[str] = set()  # values behind a layer with weights
         steps = []
-        for step, _ in _schedule(program.steps, self._output):
+        for step, _ in _schedule(program.steps, self.output):
             behind = not learned.isdisjoint(step.inputs)
             if behind or step.op in WEIGHTS:
                 learned.update(step.outputs)
@@ -132,7 +137,7 @@ class OnnxNetwork(nn.Module):
                 layer.bias.copy_(dense.bias)
         name = self._free(dense.name.partition(".weight")[0])
         self.add_module(name, layer)
-        return Layer(name, dense.on_maps)
+        return Layer(name, dense.on_maps, dense.in_rows)
 
     def _free(self, name: str) -> str:
         """A name for this module that no value of the graph and no other part of it has."""

@@ -1,14 +1,20 @@
 """Proof at load time: the torch module computes what onnxruntime computes from the file."""
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from export.graph_file import OnnxFile
+from export.graph_file import OnnxFile, read_onnx
 from export.graph_node import shown
+from export.graph_read import Step
+from export.graph_rounding import makers, mostly
 from export.session import open_on_cpu
+from export.write import frozen_copy
 from guard.errors import UnusableInput
 from guard.model import Model
 
@@ -17,24 +23,40 @@ from guard.model import Model
 # (onnxruntime computes half floats in float32 on this CPU, others need not: their unit is 5e-4);
 # int8 1.4 %, one or two steps of the output's own scale, where a rounding falls the other way.
 TOLERANCE = {"float32": (1e-4, 1e-5), "float16": (5e-3, 1e-3), "int8": (5e-2, 2e-2)}
+MOVES = ("Flatten", "Identity", "Reshape", "Transpose")  # between a DequantizeLinear and a layer
 
 
 def check_parity(model: Model, file: OnnxFile) -> None:
     """Compare on pictures at the limits and on noise, in batches of 1 and 3 or as the file says.
 
-    Raises UnusableInput where the largest difference of an output exceeds TOLERANCE.
+    Raises UnusableInput where the largest difference of an output exceeds TOLERANCE, or where
+    no gradient of the answers reaches the pictures.
     """
-    x, session = probes(model.spec.input.size), open_on_cpu(file)
-    with torch.no_grad():
-        ours = model(x).numpy()
-        given = _as_fed(model.preprocess(x), file)
-    for batch in (1, 3) if file.batch is None else (file.batch,):
-        _compare(ours, _by_onnxruntime(session, given, batch, file), model.spec.outputs, file)
+    seed = int.from_bytes(hashlib.sha256(file.content).digest()[:8])
+    x = probes(model.spec.input.size, seed % 2**63)
+    _compare(model, file, x, len(x), (1, 3))
+    if not model(x[:1].requires_grad_()).requires_grad:
+        raise UnusableInput(
+            f"{file.path}: no gradient of its outputs reaches the image (a Cast to whole numbers, "
+            "say), so no trigger can be searched for"
+        )
 
 
-def probes(size: tuple[int, int]) -> Tensor:
-    """All 0, all 1, noise and blurred noise: [6 x 3 x H x W] in whole steps of 1/255."""
-    draw = torch.Generator().manual_seed(0)
+def check_pictures(model: Model, path: Path, pictures: Tensor, benign: int) -> None:
+    """Hold a model against the file that it came from on pictures [N x 3 x H x W] uint8.
+
+    The first `benign` of them set the tolerance. Raises UnusableInput as check_parity.
+    """
+    x = pictures.cpu().float() / 255
+    _compare(frozen_copy(model), read_onnx(path), x, benign, (1, 16))
+
+
+def probes(size: tuple[int, int], seed: int) -> Tensor:
+    """All 0, all 1, noise and blurred noise: [6 x 3 x H x W] in whole steps of 1/255.
+
+    The seed comes of the file, so that none can be made for the noise that it will meet.
+    """
+    draw = torch.Generator().manual_seed(seed)
     noise = torch.rand(2, 3, *size, generator=draw)
     coarse = torch.rand(2, 3, 4, 4, generator=draw)
     blurred = torch.nn.functional.interpolate(coarse, size=size, mode="bilinear")
@@ -43,8 +65,21 @@ def probes(size: tuple[int, int]) -> Tensor:
 
 
 def precision(file: OnnxFile) -> str:
-    """ "int8" where the file quantises, else "float16" where it holds such values."""
-    if any(node.op_type == "QuantizeLinear" for node in file.proto.graph.node):
+    """ "int8" where the layers with weights are quantised, else "float16" where halves are.
+
+    A pair of QuantizeLinear and DequantizeLinear somewhere loosens no tolerance: both inputs of
+    a layer must come from such.
+    """
+    nodes = [Step(n.op_type, None, tuple(n.input), tuple(n.output)) for n in file.proto.graph.node]
+    made_by = makers(nodes)
+
+    def quantised(name: str) -> bool:
+        step = made_by.get(name)
+        while step is not None and step.op in MOVES:
+            step = made_by.get(step.inputs[0])
+        return step is not None and step.op == "DequantizeLinear"
+
+    if mostly(nodes, lambda layer: all(map(quantised, layer.inputs[:2]))):
         return "int8"
     values = [*file.proto.graph.input, *file.proto.graph.value_info]
     half = any(value.type.tensor_type.elem_type == TensorProto.FLOAT16 for value in values)
@@ -74,17 +109,25 @@ def _by_onnxruntime(
         ) from None
 
 
-def _compare(ours: np.ndarray, theirs: np.ndarray, names: tuple[str, ...], file: OnnxFile) -> None:
-    if theirs.shape != ours.shape:
-        raise UnusableInput(f"{file.path}: gives {theirs.shape}, expected {ours.shape}")
-    if not np.isfinite(theirs).all():
-        raise UnusableInput(f"{file.path}: gives NaN or infinite values on noise or plain pictures")
+def _compare(model: Model, file: OnnxFile, x: Tensor, first: int, batches: tuple[int, ...]) -> None:
+    """Compare on pictures in [0, 1], of which the first ones set the tolerance."""
+    session = open_on_cpu(file)
+    with torch.no_grad():
+        ours, given = model(x).numpy(), _as_fed(model.preprocess(x), file)
     of_spread, of_size = TOLERANCE[precision(file)]
-    allowed = of_spread * np.ptp(theirs, axis=0) + of_size * np.abs(theirs).max(axis=0)
-    largest = np.abs(ours - theirs).max(axis=0)
-    for name, difference, limit in zip(names, largest, allowed, strict=True):
-        if not difference <= limit:  # also where ours is NaN
-            raise UnusableInput(
-                f"{file.path}: output {name} comes out different by up to {difference:.3g} in "
-                f"onnxruntime (allowed: {limit:.3g}), so what would be screened is not this file"
-            )
+    for batch in batches if file.batch is None else (file.batch,):
+        theirs = _by_onnxruntime(session, given, batch, file)
+        if theirs.shape != ours.shape:
+            raise UnusableInput(f"{file.path}: gives {theirs.shape}, expected {ours.shape}")
+        if not np.isfinite(theirs).all():
+            raise UnusableInput(f"{file.path}: gives NaN or infinite values on some pictures")
+        largest = np.abs(theirs[:first]).max(axis=0)
+        allowed = of_spread * np.ptp(theirs[:first], axis=0) + of_size * largest
+        apart = np.abs(ours - theirs).max(axis=0)
+        for name, difference, limit in zip(model.spec.outputs, apart, allowed, strict=True):
+            if not difference <= limit:  # also where ours is NaN
+                raise UnusableInput(
+                    f"{file.path}: output {name} comes out different by up to {difference:.3g} in "
+                    f"onnxruntime, batch {batch} (allowed: {limit:.3g}), so what would be screened "
+                    "is not this file"
+                )

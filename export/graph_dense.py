@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from export.graph_node import Node
@@ -16,6 +17,7 @@ class Dense:
     weight: Tensor  # [n x m]
     bias: Tensor | None = None  # [n]
     on_maps: bool = False  # takes and gives maps of one pixel: [N x m x 1 x 1]
+    in_rows: bool = False  # takes [m] as [1 x m], as onnxruntime's Gemm does behind a Squeeze
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,11 @@ class Layer:
 
     name: str
     on_maps: bool
+    in_rows: bool
 
     def __call__(self, network: nn.Module, x: Tensor) -> Tensor:
         layer = network.get_submodule(self.name)
+        x = torch.atleast_2d(x) if self.in_rows else x
         y: Tensor = layer(x.flatten(1)) if self.on_maps else layer(x)
         return y[:, :, None, None] if self.on_maps else y
 
@@ -41,7 +45,7 @@ def as_dense(node: Node, pixels: set[str]) -> Dense | None:
         dense = Dense(name, weight.T)
     elif node.op == "Gemm" and not get("transA", 0):
         turned = weight if get("transB", 0) else weight.T
-        dense = Dense(name, get("alpha", 1.0) * turned)
+        dense = Dense(name, get("alpha", 1.0) * turned, in_rows=True)
         bias = None if bias is None else get("beta", 1.0) * bias
     elif node.op == "Conv" and node.inputs[0] in pixels and _is_point(node, weight):
         dense = Dense(name, weight.flatten(1), on_maps=True)

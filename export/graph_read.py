@@ -20,6 +20,8 @@ from export.graph_values import to_torch
 from export.operators import build
 from guard.errors import UnusableInput
 
+LARGEST = 2**28  # numbers in a constant: 1 GiB; no weight of a network in a car comes near
+
 
 @dataclass(frozen=True)
 class Step:
@@ -29,6 +31,7 @@ class Step:
     run: Any  # what computes it, or a Dense layer
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    where: str = ""  # the node, for messages
 
 
 @dataclass
@@ -49,13 +52,13 @@ def read_program(graph: onnx.GraphProto, path: Path, opset: int, batch: int | No
     program = Program(Counter([*outputs, *(name for n in graph.node for name in n.input)]))
     for tensor in graph.initializer:
         program.constants[tensor.name] = to_torch(tensor, f"{path}: {shown(tensor.name)}")
-    pixels = _values_of_one_pixel(graph)
+    pixels, doubles = _values_of_one_pixel(graph), _values_in_double(graph)
     for proto in graph.node:
         node = _node(proto, program.constants, path, opset, batch)
         if node.op == "Constant":
             program.constants[node.outputs[0]] = _constant(node)
         else:
-            _add(node, program, pixels)
+            _add(node, program, pixels, doubles)
     return program
 
 
@@ -101,17 +104,27 @@ def _values_of_one_pixel(graph: onnx.GraphProto) -> set[str]:
     return {name for name, known in sides.items() if len(known) == 4 and known[2:] == [1, 1]}
 
 
-def _add(node: Node, program: Program, pixels: set[str]) -> None:
+def _values_in_double(graph: onnx.GraphProto) -> set[str]:
+    """Names of the values in DOUBLE, the output of the graph aside: it may be cast to that."""
+    kind = onnx.TensorProto.DOUBLE
+    made = {value.name for value in graph.value_info if value.type.tensor_type.elem_type == kind}
+    made |= {tensor.name for tensor in graph.initializer if tensor.data_type == kind}
+    return made - {output.name for output in graph.output}
+
+
+def _add(node: Node, program: Program, pixels: set[str], doubles: set[str]) -> None:
     run = build(node)
     given = [program.constants.get(name) for name in node.inputs]
     if all(value is not None or not name for name, value in zip(node.inputs, given, strict=True)):
         program.constants.update(zip(node.outputs, _computed(node, run, given), strict=True))
         return
+    if not doubles.isdisjoint((*node.inputs, *node.outputs)):  # here it would be float32
+        raise node.refusal("computing with pictures in DOUBLE")
     if _joins_dense(node, program):
         return
     dense = as_dense(node, pixels)
     inputs = node.inputs[:1] if dense else node.inputs
-    program.steps.append(Step(node.op, dense or run, inputs, node.outputs))
+    program.steps.append(Step(node.op, dense or run, inputs, node.outputs, node.where))
 
 
 def _computed(node: Node, run: Callable[..., Any], given: list[Tensor | None]) -> list[Tensor]:
@@ -121,6 +134,8 @@ def _computed(node: Node, run: Callable[..., Any], given: list[Tensor | None]) -
     except Exception as error:  # of torch, from values that do not fit one another
         raise UnusableInput(f"{node.where}: fails ({shown(str(error))})") from None
     values = made if isinstance(made, tuple) else (made,)
+    if any(value.numel() > LARGEST for value in values):
+        raise UnusableInput(f"{node.where}: makes a constant of more than {LARGEST} numbers")
     if len(values) != len(node.outputs):
         raise UnusableInput(f"{node.where}: gives {len(values)} of {len(node.outputs)} outputs")
     # Copies: weights that are one tensor under two names may be tuned apart.
@@ -137,6 +152,6 @@ def _joins_dense(node: Node, program: Program) -> bool:
                 continue
             dense = with_bias(step.run, program.constants.get(bias))
             if dense is not None:
-                program.steps[place] = Step("Gemm", dense, step.inputs, node.outputs)
+                program.steps[place] = Step("Gemm", dense, step.inputs, node.outputs, node.where)
                 return True
     return False

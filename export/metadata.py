@@ -9,6 +9,7 @@ import onnx
 from torch import nn
 
 from guard.dynamic import ImageTrigger
+from guard.errors import UnusableInput
 from guard.paper import MomentumTrigger
 from guard.spec import ModelSpec
 
@@ -41,11 +42,24 @@ def trigger_metadata(trigger: nn.Module, size: tuple[int, int], facts: Mapping[s
     return {"kind": "trigger", "computes": computes, "input": image, **_tool(), **facts}
 
 
+def taken_color(image: Mapping[str, Any], where: str) -> str:
+    """The order of colours that a file which preprocesses by itself takes, by its `input`.
+
+    `takes` says so in files of this tool, where `color` is what happens inside; a supplier's
+    file without it takes what `color` says. `where` names the file in the error line.
+    """
+    takes = image.get("takes")
+    color = takes.get("color") if isinstance(takes, dict) else image.get("color", "rgb")
+    if color not in ("rgb", "bgr"):
+        raise UnusableInput(f"{where}: takes color {str(color)[:40]!r}, neither rgb nor bgr")
+    return str(color)
+
+
 def _tool() -> dict[str, Any]:
     try:
         return {"tool_version": metadata.version("drmguard")}
-    except metadata.PackageNotFoundError:  # run from a folder that is not installed
-        return {}
+    except metadata.PackageNotFoundError:  # run from a folder; the report says so too
+        return {"tool_version": "not installed"}
 
 
 def read_metadata(proto: onnx.ModelProto) -> dict[str, Any]:

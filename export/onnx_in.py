@@ -12,11 +12,12 @@ from typing import Any
 import torch
 
 from export.graph import OnnxNetwork
+from export.graph_batch import check_batch
 from export.graph_check import check_parity
 from export.graph_file import OnnxFile, read_onnx
 from export.graph_node import shown
 from export.graph_read import read_program
-from export.metadata import KEY
+from export.metadata import KEY, taken_color
 from guard.errors import UnusableInput
 from guard.load import examined
 from guard.model import Model
@@ -27,13 +28,15 @@ def load_onnx(path: Path) -> Model:
     """Read an ONNX file as MODEL. Raises UnusableInput with one line.
 
     The file takes float pictures [N x 3 x H x W], preprocessed as its metadata key `drmguard`
-    says, else the JSON beside it. Or it takes uint8 RGB pictures [N x H x W x 3] and
-    preprocesses them itself, and says so by `"embedded": true` under `input`: the spec of the
-    Model then is RGB in [0, 1], whatever mean, std, range and color state of the inside.
+    says, else the JSON beside it. Or it takes uint8 pictures [N x H x W x 3] and preprocesses
+    them itself, and says so by `"embedded": true` under `input`: the spec of the Model then has
+    the range [0, 1] and the color that the file takes, whatever mean, std and range state of the
+    inside.
 
     The file gives one tensor [N x d]. Half floats are computed in float32. Weights behind
     DequantizeLinear become float parameters, activations are rounded as the file says, with a
-    straight-through gradient.
+    straight-through gradient. A file whose answer to a picture could depend on the batch that it
+    is in is refused.
     """
     file = read_onnx(path)
     spec = _spec(file)
@@ -76,7 +79,9 @@ def _spec(file: OnnxFile) -> ModelSpec:
         raise UnusableInput(
             f"{where}: states size {list(spec.input.size)}, the graph {high} x {wide}"
         )
-    return replace(spec, input=InputSpec(spec.input.size)) if file.pixels else spec
+    if not file.pixels:
+        return spec
+    return replace(spec, input=InputSpec(spec.input.size, taken_color(values["input"], where)))
 
 
 def _stated(file: OnnxFile) -> tuple[Any, str]:
@@ -100,7 +105,7 @@ def _check_finite(network: OnnxNetwork, path: Path) -> None:
 
 def _examined(network: OnnxNetwork, spec: ModelSpec, file: OnnxFile) -> Model:
     try:
-        network.settle_shapes(spec.input.size)
+        network.settle_shapes(check_batch(network, spec.input.size))
         return examined(network, spec, None, file.path)
     except UnusableInput as error:
         line = str(error)

@@ -7,6 +7,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from torch import nn
 
 from export.metadata import read_metadata
 from export.onnx_in import load_onnx
@@ -17,7 +18,7 @@ from guard.load import load_model
 from guard.model import Model
 from tests.bom_files import complaints
 from tests.check_files import SIDE, check, files_of, quicken, report_of
-from tests.conftest import spec_of, write_sidecar
+from tests.conftest import benign_of, model_of, spec_of, write_model, write_npz, write_sidecar
 from tools import checking, cli, rescreening
 from tools.job import STATE, Opened
 
@@ -372,3 +373,25 @@ def test_what_came_as_onnx_is_written_once_and_states_its_origin(
     stated = read_metadata(onnx.load(out / name))
     assert (stated["verdict"], stated["score"]) == ("backdoored", 1.0)
     assert cli.run(["verify", str(out)]) == 0
+
+
+def local_norm(outputs: int) -> nn.Module:
+    """Its ONNX file holds a pooling in three dimensions."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2, 1), nn.LocalResponseNorm(3), nn.Flatten(), nn.Linear(576, outputs)
+    )
+
+
+def test_what_could_not_be_screened_again_is_told_before_the_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    network, spec = local_norm(2), spec_of("gaze", SIDE, arch="tests.test_check:local_norm")
+    path = write_model(tmp_path, network, spec)
+    data = write_npz(tmp_path / "data.npz", benign_of(model_of(network, side=SIDE), 60), spec)
+    out = tmp_path / "out"
+    assert check((str(path), str(data)), out, "clean", "") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "AveragePool" in line
+    assert "drmguard screen" in line
+    assert not out.exists()

@@ -9,7 +9,10 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from export.candidate import open_candidate
+from export.metadata import PIXELS
 from export.onnx_in import load_onnx
+from export.subject import model_subject
 from guard.load import model_facts
 from tests.conftest import SIDE, images_of, spec_of
 from tests.onnx_files import (
@@ -52,8 +55,9 @@ def embedded(color: str = "rgb") -> onnx.ModelProto:
 
 @pytest.mark.parametrize("color", ["rgb", "bgr"])
 def test_preprocessing_in_the_graph_leaves_none_to_the_model(color: str, tmp_path: Path) -> None:
-    """Mean, std and color of the metadata tell what happens inside."""
+    """Mean and std of the metadata tell what happens inside; so does color, beside `takes`."""
     inside = {"embedded": True, "color": color, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
+    inside["takes"] = PIXELS
     model = load_onnx(write(embedded(color), tmp_path, input=inside))
     pixels = images_of(5)
     assert torch.equal(model.preprocess(X), X)
@@ -64,6 +68,22 @@ def test_preprocessing_in_the_graph_leaves_none_to_the_model(color: str, tmp_pat
     x = X.clone().requires_grad_()
     (slope,) = torch.autograd.grad(model(x).sum(), x)
     assert float(slope.abs().sum()) > 0
+
+
+def test_a_file_that_says_so_takes_bgr_pixels(tmp_path: Path) -> None:
+    path = write(embedded(), tmp_path, input={"embedded": True, "color": "bgr"})
+    model, pixels = load_onnx(path), images_of(5).flip(1).permute(0, 2, 3, 1)
+    assert model.spec.input.color == "bgr"
+    expected = by_onnxruntime(embedded(), np.ascontiguousarray(pixels.numpy()))
+    np.testing.assert_allclose(answers(model), expected, rtol=1e-4, atol=1e-5)
+    fed = open_candidate(path, model_subject(model)).feed(images_of(5))
+    assert np.array_equal(fed, pixels.numpy())
+
+
+def test_a_color_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    takes = {"embedded": True, "takes": {"color": "grey"}}
+    path = write(embedded(), tmp_path, input=takes)
+    assert "grey" in refusal(path)
 
 
 @pytest.mark.parametrize(("proto", "said"), [(embedded, False), (small, True)])

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from export.half import HALF
 from export.precision import to_fp16
 from guard.files import write_text
 from tests.check_files import check, files_of, quicken
@@ -61,6 +62,13 @@ def test_a_folder_as_it_was_written_is_verified_anywhere(
     said = capsys.readouterr().out.splitlines()
     assert said[-1].endswith("run again on the images that are kept: model.onnx, generator.onnx")
     assert not [line for line in said if line.startswith("note:")]
+
+
+def test_half_floats_are_proved_again(files: tuple[str, str], tmp_path: Path) -> None:
+    assert check(files, tmp_path / "out", "clean", "", "--precision=fp16") == 0
+    rows = json.loads((tmp_path / "out" / "report.json").read_text())["parity"]
+    assert HALF in {row["provider"] for row in rows}
+    assert cli.run(["verify", str(tmp_path / "out")]) == 0
 
 
 @pytest.mark.parametrize("covered", [False, True])

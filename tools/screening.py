@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from guard.finding import Finding
 from guard.screen import screen as search
 from guard.screen import split
 from guard.trigger_file import save_triggers
-from tools.inputs import Inputs
+from tools.inputs import Inputs, model_path
 from tools.job import (
     GATE_FAILED,
     MANIFEST,
@@ -23,6 +24,8 @@ from tools.job import (
     STATE,
     Job,
     Opened,
+    note,
+    noting,
     open_job,
     own_files,
     prepare_folder,
@@ -44,9 +47,10 @@ def screen(out: str, **words: Any) -> int:
     if finished_before(opened):
         return say_again(job.out)
     finding = find(opened)
-    evidence = gather(opened, finding)
-    evidence.timings["total_seconds"] = time.perf_counter() - began
-    return conclude(opened, evidence)
+    with noting(job.out):
+        evidence = gather(opened, finding)
+        evidence.timings["total_seconds"] = time.perf_counter() - began
+        return conclude(opened, evidence)
 
 
 def find(opened: Opened) -> Finding:
@@ -63,7 +67,26 @@ def find(opened: Opened) -> Finding:
     if job.resume:
         engine.resume()
     finding = search(opened.inputs.model, opened.inputs.data.benign, opened.settings, engine)
-    save_triggers(finding.triggers, job.out / "trigger.safetensors")
+    finding = held_to_file(opened, finding)
+    note(job.out, None)
+    path, model = job.out / "trigger.safetensors", opened.inputs.facts["sha256"]
+    save_triggers(finding.triggers, path, model)
+    return finding
+
+
+def held_to_file(opened: Opened, finding: Finding) -> Finding:
+    """The finding, never "clean" where a supplied ONNX file answers otherwise under a trigger."""
+    path = model_path(opened.job.model)
+    if path.suffix != ".onnx":
+        return finding
+    from tools.supplied import check_on  # onnx and onnxruntime load slowly
+
+    try:
+        check_on(opened.inputs.model, path, opened.inputs.data.benign, finding.triggers)
+    except UnusableInput as error:
+        if finding.verdict != "clean":
+            return replace(finding, warnings=[*finding.warnings, f"under a trigger, {error}"])
+        return replace(finding, verdict="inconclusive", reason=f"under a trigger, {error}")
     return finding
 
 

@@ -56,10 +56,6 @@ def _stricter(found: str, stated: object) -> str:
 
 
 def _check_shapes(file: OnnxFile, subject: Subject) -> None:
-    if file.batch is not None:
-        raise UnusableInput(
-            f"{file.path}: its batch is fixed to {file.batch}; export it with a symbolic batch"
-        )
     sides = file.proto.graph.output[0].type.tensor_type.shape.dim
     answer = tuple(side.dim_value for side in sides)[1:]
     for what, found, wanted in (

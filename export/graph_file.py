@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+from export.graph_external import take_in
 from export.graph_node import shown
 from guard.errors import UnusableInput
 
@@ -20,7 +21,7 @@ class OnnxFile:
     """A file that passed onnx.checker, and what it takes and gives."""
 
     path: Path
-    content: bytes
+    content: bytes  # with the weights that lie in files beside it
     proto: onnx.ModelProto  # with inferred shapes, without nodes that nothing needs
     opset: int
     input: str
@@ -43,7 +44,10 @@ def read_onnx(path: Path) -> OnnxFile:
         proto = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's own kinds
         raise UnusableInput(f"{path}: not a readable ONNX file ({shown(str(error))})") from None
-    _refuse_external_data(proto, path)
+    if proto.functions or proto.graph.sparse_initializer:
+        raise UnusableInput(f"{path}: local functions and sparse weights are not supported")
+    if take_in(proto, path):
+        content = _whole(proto, path)
     opset = _opset(proto, path)
     try:
         _check_names(proto.graph)
@@ -56,23 +60,14 @@ def read_onnx(path: Path) -> OnnxFile:
     return _interface(path, content, proto, opset)
 
 
-def _refuse_external_data(proto: onnx.ModelProto, path: Path) -> None:
-    """Nothing outside the file is read, so that one hash stands for all of it."""
-    if proto.functions or proto.graph.sparse_initializer:
-        raise UnusableInput(f"{path}: local functions and sparse weights are not supported")
-    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in _tensors(proto.graph)):
+def _whole(proto: onnx.ModelProto, path: Path) -> bytes:
+    """The file with the weights of others in it, for onnxruntime."""
+    try:
+        return proto.SerializeToString()
+    except Exception:  # protobuf's own kinds
         raise UnusableInput(
-            f"{path}: keeps weights in another file; save it as one file "
-            "(onnx.save_model with save_as_external_data=False)"
-        )
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for attribute in (attribute for node in graph.node for attribute in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for inner in (attribute.g, *attribute.graphs):
-            yield from _tensors(inner)
+            f"{path}: its weights are over 2 GB, more than one file holds"
+        ) from None
 
 
 def _check_names(graph: onnx.GraphProto) -> None:
@@ -142,7 +137,8 @@ def _interface(path: Path, content: bytes, proto: onnx.ModelProto, opset: int) -
     if len(inputs) != 1 or len(graph.output) != 1:
         raise UnusableInput(
             f"{path}: has {len(inputs)} inputs and {len(graph.output)} outputs; "
-            "expected one picture in and one tensor [N x d] out"
+            "expected one picture in and one tensor [N x d] out: join outputs in the model "
+            "(torch.cat, Concat) and export it again"
         )
     given = onnx.TensorProto.DataType.Name(graph.output[0].type.tensor_type.elem_type)
     if given not in ("FLOAT", "FLOAT16", "DOUBLE"):
@@ -154,7 +150,8 @@ def _interface(path: Path, content: bytes, proto: onnx.ModelProto, opset: int) -
     if channels not in (0, 3) or not (pixels or kind.elem_type in FLOAT_INPUTS):
         raise UnusableInput(
             f"{path}: takes {shown(onnx.helper.printable_type(inputs[0].type))}; expected floats "
-            "[N x 3 x H x W] or uint8 [N x H x W x 3]"
+            "[N x 3 x H x W] or uint8 [N x H x W x 3]; to floats with channels first tf2onnx turns "
+            "a file by --inputs-as-nchw=INPUT"
         )
     return OnnxFile(
         path=path,

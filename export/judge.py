@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor
 
@@ -25,7 +24,7 @@ class Run:
 
     candidate: Candidate
     provider: str
-    session: onnxruntime.InferenceSession
+    session: Any  # with the `run` of onnxruntime's
     batch: int
     group: str
     reference: Reference
@@ -59,6 +58,7 @@ def judge(run: Run, subject: Subject, count: int) -> tuple[Row, Worst]:
         "precision": run.candidate.precision,
         "provider": run.provider,
         "batch": run.batch,
+        "batch_fixed": run.candidate.file.batch is not None,  # by the file: it runs in no other
         "images": run.group,
         "n": count,
         **_differences(theirs, ours, subject.outputs),

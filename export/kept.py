@@ -11,7 +11,7 @@ from torch import nn
 from export.parity import Proof
 from export.subject import Reference, Subject
 from guard.benign import BenignSet
-from guard.errors import UnusableInput
+from guard.errors import UnusableInput, one_line
 from guard.files import whole_file
 from guard.spec import ModelSpec, parse_spec
 
@@ -46,9 +46,23 @@ def read_kept(path: Path) -> tuple[Subject, dict[str, Reference]]:
         rounds = bool(arrays.pop("rounds"))
         groups = dict.fromkeys(name.partition(".")[0] for name in arrays)
         references = {group: _reference(arrays, group) for group in groups}
-    except (OSError, ValueError, KeyError) as error:
-        raise UnusableInput(f"{path}: not the images of a proof ({error})") from None
+        if not references or not all(_fits(one, spec) for one in references.values()):
+            raise ValueError("its images, labels and answers do not belong together")
+    except UnusableInput:
+        raise
+    except Exception as error:  # numpy's, zip's and torch's: what was damaged may hold anything
+        raise UnusableInput(f"{path}: not the images of a proof ({one_line(error)})") from None
     return recorded_subject(spec, rounds), references
+
+
+def _fits(one: Reference, spec: ModelSpec) -> bool:
+    """Whether there is an image and each is the model's, with an answer (BenignSet counts)."""
+    count, images = len(one.images.names), one.images.images
+    return (
+        (count > 0 and one.noise >= 0)
+        and (images.dtype == torch.uint8 and images.shape == (count, 3, *spec.input.size))
+        and (one.answers.is_floating_point() and one.answers.shape == (count, len(spec.outputs)))
+    )
 
 
 def recorded_subject(spec: ModelSpec, rounds: bool) -> Subject:

@@ -58,8 +58,8 @@ def taken_color(image: Mapping[str, Any], where: str) -> str:
 def _tool() -> dict[str, Any]:
     try:
         return {"tool_version": metadata.version("drmguard")}
-    except metadata.PackageNotFoundError:  # run from a folder that is not installed
-        return {}
+    except metadata.PackageNotFoundError:  # run from a folder; the report says so too
+        return {"tool_version": "not installed"}
 
 
 def read_metadata(proto: onnx.ModelProto) -> dict[str, Any]:

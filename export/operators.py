@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from export import operators_activation as activation
 from export import operators_norm as norm
 from export import operators_shape as shape
 from export import operators_window as window
@@ -45,42 +46,6 @@ def divide(a: Tensor, b: Tensor) -> Tensor:
     """Whole numbers, as in computed shapes, are divided towards zero."""
     whole = not (a.is_floating_point() or b.is_floating_point())
     return torch.div(a, b, rounding_mode="trunc" if whole else None)
-
-
-def clip(node: Node) -> Callable[..., Tensor]:
-    def run(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-        bounds = [None if bound is None else bound.item() for bound in (low, high)]
-        return x if bounds == [None, None] else torch.clamp(x, *bounds)
-
-    return run
-
-
-def leaky_relu(node: Node) -> Callable[..., Tensor]:
-    slope = node.take("alpha", 0.01)
-    return lambda x: functional.leaky_relu(x, slope)
-
-
-def elu(node: Node) -> Callable[..., Tensor]:
-    alpha = node.take("alpha", 1.0)
-    return lambda x: functional.elu(x, alpha)
-
-
-def hard_sigmoid(node: Node) -> Callable[..., Tensor]:
-    alpha, beta = node.take("alpha", 0.2), node.take("beta", 0.5)
-    return lambda x: torch.clamp(alpha * x + beta, 0, 1)
-
-
-def gelu(node: Node) -> Callable[..., Tensor]:
-    approximate = node.only("approximate", "none", "tanh")
-    return lambda x: functional.gelu(x, approximate=approximate)
-
-
-def softmax(node: Node) -> Callable[..., Tensor]:
-    """Before opset 13 over all dimensions from `axis` on, since then over that one alone."""
-    axis = node.take("axis", -1 if node.opset >= 13 else 1)
-    if node.opset >= 13:
-        return lambda x: torch.softmax(x, axis)
-    return lambda x: torch.softmax(x.flatten(axis), -1).reshape(x.shape)
 
 
 def modulo(node: Node) -> Callable[..., Tensor]:
@@ -132,20 +97,23 @@ OPERATORS: dict[str, Build] = {
     "And": plain(torch.logical_and),
     "Asin": plain(torch.asin),
     "Atan": plain(torch.atan),
+    "Attention": norm.attention,
     "AveragePool": window.average_pool,
     "BatchNormalization": norm.batch_norm,
     "Cast": cast,
     "Ceil": plain(torch.ceil),
-    "Clip": clip,
+    "Celu": activation.sloped(functional.celu, 1.0),
+    "Clip": activation.clip,
     "Concat": shape.concat,
     "ConstantOfShape": shape.constant_of_shape,
     "Conv": window.conv,
     "ConvTranspose": window.conv_transpose,
     "Cos": plain(torch.cos),
+    "DepthToSpace": shape.depth_to_space,
     "DequantizeLinear": dequantize,
     "Div": plain(divide),
     "Dropout": dropout,
-    "Elu": elu,
+    "Elu": activation.sloped(functional.elu, 1.0),
     "Equal": plain(torch.eq),
     "Erf": plain(torch.erf),
     "Exp": plain(torch.exp),
@@ -153,26 +121,32 @@ OPERATORS: dict[str, Build] = {
     "Flatten": shape.flatten,
     "Floor": plain(torch.floor),
     "Gather": shape.gather,
-    "Gelu": gelu,
+    "GatherND": shape.gather_nd,
+    "Gelu": activation.gelu,
     "Gemm": gemm,
     "GlobalAveragePool": plain(lambda x: x.mean(dim=(2, 3), keepdim=True)),
     "GlobalMaxPool": plain(lambda x: x.amax(dim=(2, 3), keepdim=True)),
     "Greater": plain(torch.gt),
     "GreaterOrEqual": plain(torch.ge),
-    "HardSigmoid": hard_sigmoid,
+    "GroupNormalization": norm.group_norm,
+    "HardSigmoid": activation.hard_sigmoid,
     "HardSwish": plain(functional.hardswish),
     "Identity": plain(lambda x: x),
     "InstanceNormalization": norm.instance_norm,
     "IsNaN": plain(torch.isnan),
     "LayerNormalization": norm.layer_norm,
-    "LeakyRelu": leaky_relu,
+    "LeakyRelu": activation.sloped(functional.leaky_relu, 0.01),
     "Less": plain(torch.lt),
     "LessOrEqual": plain(torch.le),
     "Log": plain(torch.log),
+    "LogSoftmax": activation.softmax(torch.log_softmax),
+    "LpNormalization": norm.lp_norm,
     "MatMul": plain(torch.matmul),
     "Max": plain(lambda *xs: reduce(torch.maximum, xs)),
     "MaxPool": window.max_pool,
+    "Mean": plain(lambda *xs: reduce(torch.add, xs) / len(xs)),
     "Min": plain(lambda *xs: reduce(torch.minimum, xs)),
+    "Mish": plain(functional.mish),
     "Mod": modulo,
     "Mul": plain(torch.mul),
     "Neg": plain(torch.neg),
@@ -182,23 +156,30 @@ OPERATORS: dict[str, Build] = {
     "Pad": window.pad,
     "Pow": plain(torch.pow),
     "QuantizeLinear": quantize,
+    "RMSNormalization": norm.rms_norm,
+    "Range": plain(shape.numbers),
     "Reciprocal": plain(torch.reciprocal),
+    "ReduceL1": shape.reduce(lambda x, **over: x.abs().sum(**over)),
     "ReduceL2": shape.reduce(torch.linalg.vector_norm),
     "ReduceMax": shape.reduce(torch.amax),
     "ReduceMean": shape.reduce(torch.mean),
     "ReduceMin": shape.reduce(torch.amin),
     "ReduceSum": shape.reduce(torch.sum),
+    "ReduceSumSquare": shape.reduce(lambda x, **over: x.square().sum(**over)),
     "Relu": plain(torch.relu),
     "Reshape": shape.reshape,
     "Resize": window.resize,
     "Round": plain(Round.apply),
+    "Selu": activation.selu,
     "Shape": shape.shape_of,
     "Sigmoid": plain(torch.sigmoid),
     "Sign": plain(torch.sign),
     "Sin": plain(torch.sin),
     "Slice": shape.slice_of,
-    "Softmax": softmax,
+    "Softmax": activation.softmax(torch.softmax),
     "Softplus": plain(functional.softplus),
+    "Softsign": plain(functional.softsign),
+    "SpaceToDepth": shape.space_to_depth,
     "Split": shape.split,
     "Sqrt": plain(torch.sqrt),
     "Squeeze": shape.squeeze,
@@ -206,6 +187,7 @@ OPERATORS: dict[str, Build] = {
     "Sum": plain(lambda *xs: reduce(torch.add, xs)),
     "Tan": plain(torch.tan),
     "Tanh": plain(torch.tanh),
+    "Tile": plain(lambda x, repeats: x.repeat(*repeats.tolist())),
     "Transpose": shape.transpose,
     "Unsqueeze": shape.unsqueeze,
     "Where": plain(torch.where),

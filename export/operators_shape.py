@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from export.graph_node import Node
 from export.graph_values import to_torch
@@ -114,6 +115,40 @@ def gather(node: Node) -> Callable[..., Tensor]:
         return taken.reshape((*x.shape[:along], *places.shape, *x.shape[along + 1 :]))
 
     return run
+
+
+def gather_nd(node: Node) -> Callable[..., Tensor]:
+    """Single places, an index for each of the first dimensions."""
+    node.only("batch_dims", 0)
+    return lambda x, places: x[tuple(places.to(x.device).unbind(-1))]
+
+
+def depth_to_space(node: Node) -> Callable[..., Tensor]:
+    """Blocks of pixels out of channels; DCR names the place in a block first, CRD the channel."""
+    side, mode = node.take("blocksize"), node.only("mode", "DCR", "CRD")
+
+    def run(x: Tensor) -> Tensor:
+        if mode == "DCR":
+            x = x.unflatten(1, (side * side, -1)).transpose(1, 2).flatten(1, 2)
+        return functional.pixel_shuffle(x, side)
+
+    return run
+
+
+def space_to_depth(node: Node) -> Callable[..., Tensor]:
+    """The other way round."""
+    side = node.take("blocksize")
+
+    def run(x: Tensor) -> Tensor:
+        apart = functional.pixel_unshuffle(x, side).unflatten(1, (-1, side * side))
+        return apart.transpose(1, 2).flatten(1, 2)
+
+    return run
+
+
+def numbers(start: Tensor, end: Tensor, step: Tensor) -> Tensor:
+    """From `start` on, below `end`."""
+    return torch.arange(start.item(), end.item(), step.item(), dtype=start.dtype)
 
 
 def slice_of(node: Node) -> Callable[..., Tensor]:

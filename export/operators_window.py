@@ -108,17 +108,21 @@ def average_pool(node: Node) -> Callable[..., Tensor]:
 
 def _kernel(node: Node) -> tuple[Window, int]:
     """How a kernel moves, and its groups. Its weight states its size; onnxruntime checks that."""
-    weight, window = node.constant(1), _window(node)
+    weight = node.constant(1)
     if weight is not None and weight.dim() != 4:
-        raise node.refusal(f"a weight of {weight.dim()} dimensions")
+        raise node.refusal(
+            f"a weight of {weight.dim()} dimensions, {weight.dim() - 2} of a window,"
+        )
     node.take("kernel_shape")
-    return window, node.take("group", 1)
+    return _window(node), node.take("group", 1)
 
 
 def _window(node: Node) -> Window:
     auto = node.only("auto_pad", "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
     pads = tuple(node.take("pads", (0, 0, 0, 0)))
-    if len(pads) != 4 or min(pads) < 0:
+    if len(pads) != 4:
+        raise node.refusal(f"a window of {len(pads) // 2} dimensions (pads={pads})")
+    if min(pads) < 0:
         raise node.refusal(f"pads={pads}")
     if auto != "NOTSET":
         pads = (0, 0, 0, 0)
@@ -130,7 +134,9 @@ def _window(node: Node) -> Window:
 
 def _pair(node: Node, name: str, default: Pair | None) -> Pair:
     values = node.take(name, default)
-    if values is None or len(values) != 2 or min(values) < 1:
+    if values is not None and len(values) != 2:
+        raise node.refusal(f"a window of {len(values)} dimensions ({name}={values})")
+    if values is None or min(values) < 1:
         raise node.refusal(f"{name}={values}")
     return values[0], values[1]
 

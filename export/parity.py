@@ -5,11 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from export.candidate import Candidate, open_candidate
+from export.graph_file import OnnxFile
 from export.groups import BENIGN, CALIBRATION, LIMITS, TRIGGERED
+from export.half import BATCH, HALF, MOST, HalfSession, half_values
 from export.judge import Row, Run, Worst, judge
 from export.precision import image_digest
 from export.session import open_sessions
@@ -21,6 +24,7 @@ from guard.errors import UnusableInput
 
 BATCHES = (1, 2, 7, 64)
 SMALL = 64  # images that the batches below the largest see; the largest sees all
+Way = tuple[str, Any, int, int | None]  # provider, session, batch, images of a group (None: all)
 
 
 @dataclass
@@ -32,9 +36,10 @@ class Proof:
     spread: float  # of the model's outputs, in `unit`
     images: dict[str, int]  # by group
     references: dict[str, Reference]  # by group
-    tf32: bool  # whether the torch side used it
+    tf32: dict[str, bool]  # whether torch's matmul and cudnn were allowed to use it
     rows: list[Row] = field(default_factory=list)
     worst: list[Worst] = field(default_factory=list)  # one a file
+    options: dict[str, dict[str, str]] = field(default_factory=dict)  # as each provider states
     not_running: list[str] = field(default_factory=list)  # providers that should run but do not
 
     @property
@@ -52,8 +57,9 @@ def prove(
     """Hold each file against the torch side: providers x batches x groups of images.
 
     The torch side is float32 with TF32 off. Images that calibrated a file are a group apart.
-    A file that answers wrongly, or not at all, has rows that did not pass. Raises UnusableInput
-    where a file can't be compared in the first place.
+    A file of half floats is also run with every value rounded to them, on a few images. A file
+    that answers wrongly, or not at all, has rows that did not pass. Raises UnusableInput where a
+    file can't be compared in the first place.
     """
     with _float32():
         references = {name: reference(subject, images) for name, images in groups.items()}
@@ -85,7 +91,10 @@ def prove_against(
         spread=subject.spread(next(iter(references.values())).answers),
         images={name: len(found.images) for name, found in references.items()},
         references=dict(references),
-        tf32=torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
+        tf32={
+            "matmul": torch.backends.cuda.matmul.allow_tf32,
+            "cudnn": torch.backends.cudnn.allow_tf32,
+        },
     )
     for path in files:
         _add(path, subject, references, batches, proof)
@@ -100,25 +109,42 @@ def _add(
     proof: Proof,
 ) -> None:
     candidate = open_candidate(path, subject)
-    sessions, missing = open_sessions(candidate.file)
-    proof.not_running += missing
     parts = _grouped(references, candidate)
     worst: list[Worst] = []
-    for (provider, session), batch, (group, part) in product(
-        sessions.items(), batches, parts.items()
-    ):
+    ways = _ways(candidate.file, batches, proof)
+    for (provider, session, batch, most), (group, part) in product(ways, parts.items()):
         allowed = tolerance(
             "int8" if subject.rounds else candidate.precision,
             part.noise,
             unit=proof.unit,
             spread=proof.spread,
             limits=group == LIMITS,
+            real=provider == HALF,
         )
         run = Run(candidate, provider, session, batch, group, part, allowed)
-        row, image = judge(run, subject, len(part.images) if batch == max(batches) else SMALL)
+        row, image = judge(run, subject, most or len(part.images))
         proof.rows.append(row)
         worst.append(image)
     proof.worst.append(max(worst, key=lambda image: image.ratio))
+
+
+def _ways(file: OnnxFile, batches: Sequence[int], proof: Proof) -> list[Way]:
+    """Each provider in each batch; a file of half floats also where these are real.
+
+    A file that fixes its batch runs in no other.
+    """
+    batches = batches if file.batch is None else (file.batch,)
+    sessions, missing = open_sessions(file)
+    proof.not_running += missing
+    proof.options |= {name: run.get_provider_options()[name] for name, run in sessions.items()}
+    sizes = [(batch, None if batch == max(batches) else SMALL) for batch in batches]
+    ways: list[Way] = [(name, run, *size) for name, run in sessions.items() for size in sizes]
+    if half_values(file.proto.graph):
+        try:
+            ways.append((HALF, HalfSession(file), file.batch or BATCH, MOST))
+        except UnusableInput as error:
+            proof.not_running.append(f"{HALF}: {error}")
+    return ways
 
 
 def _grouped(references: Mapping[str, Reference], candidate: Candidate) -> Mapping[str, Reference]:

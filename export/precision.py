@@ -23,7 +23,7 @@ from torch import Tensor
 
 from export.feed import feed
 from export.metadata import model_metadata
-from export.write import INPUT, NOTHING, quiet, trace_model, write_onnx
+from export.write import INPUT, NOTHING, converting, trace_model, write_onnx
 from guard.benign import BenignSet
 from guard.errors import UnusableInput
 from guard.model import Model
@@ -32,6 +32,7 @@ SUFFIXES = {"fp32": ".onnx", "fp16": ".fp16.onnx", "int8": ".int8.onnx"}
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 CALIBRATE = 256  # images that set the ranges of int8, at most; half of a smaller set
 BATCH = 16  # of calibration
+OTHER = "ask for another --precision"
 
 
 class Pictures(CalibrationDataReader):
@@ -83,9 +84,13 @@ def export_files(
 
 
 def to_fp16(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights and arithmetic in half precision; inputs and outputs stay as they are."""
-    with quiet():
+    """Weights and arithmetic in half precision; inputs and outputs stay as they are.
+
+    Raises UnusableInput where the converter fails.
+    """
+    with converting("the model can't be converted to fp16", OTHER):
         made: onnx.ModelProto = convert_float_to_float16(proto, keep_io_types=True)
+        del made.graph.value_info[:]  # of some values it states the type that they had before
         OnnxModel.graph_topological_sort(made.graph)  # the casts come last, which is not valid
     return made
 
@@ -97,8 +102,11 @@ def to_int8(proto: onnx.ModelProto, pictures: np.ndarray) -> onnx.ModelProto:
     the largest angles (measured on five models: 1.3 to 3.5 times the mean error). The layers of
     `left_in_float` are not quantised: a range for the last one would clip answers beyond those
     of the calibration images (measured: largest error 3 to 5 degrees instead of 1).
+
+    Raises UnusableInput where the quantiser fails.
     """
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    failing = converting("the model can't be quantised to int8", OTHER)
+    with tempfile.TemporaryDirectory() as folder, failing:
         target = Path(folder) / "int8.onnx"
         quantize_static(
             proto,

@@ -1,6 +1,7 @@
 """onnxruntime sessions that run where they say: the provider is asserted, TF32 is off."""
 
 import contextlib
+from collections.abc import Mapping
 
 import onnxruntime
 import torch
@@ -30,6 +31,11 @@ def open_sessions(file: OnnxFile) -> tuple[dict[str, onnxruntime.InferenceSessio
         except Exception as error:
             missing.append(f"{CUDA}: {shown(str(error))}")
     return sessions, missing
+
+
+def uses_tf32(options: Mapping[str, Mapping[str, str]]) -> bool:
+    """By what each provider states of itself; CUDA uses it where it is not told otherwise."""
+    return CUDA in options and options[CUDA].get("use_tf32", "1") != "0"
 
 
 def open_on_cpu(file: OnnxFile) -> onnxruntime.InferenceSession:

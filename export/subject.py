@@ -1,6 +1,5 @@
 """The torch side of a proof: what a file must compute, and how answers are compared."""
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from export.graph import OnnxNetwork
 from export.write import written_part
 from guard.benign import BenignSet
-from guard.model import Model
+from guard.model import Model, copied
 from guard.spec import InputSpec, ModelSpec
 from guard.tasks import errors
 
@@ -93,8 +92,8 @@ def _noise(subject: Subject, images: BenignSet, answers: Tensor) -> float:
     """The largest float32-against-float64 difference; infinite where float64 can't be had."""
     some = images.part(torch.arange(min(NOISE_IMAGES, len(images))))
     try:
-        exact = _answers(copy.deepcopy(subject.module).double(), some, torch.float64)
-    except RuntimeError:  # a module of others may insist on float32 inside
+        exact = _answers(copied(subject.module).double(), some, torch.float64)
+    except Exception:  # a module of others may insist on float32 inside, each in its own way
         return math.inf
     measured = subject.distance(answers[: len(exact)].double(), exact).max()
     # An answer that happens to be exact still comes in steps of float32.

@@ -1,7 +1,6 @@
 """From a torch module to one ONNX file: symbolic batch, fixed names, nothing private inside."""
 
 import contextlib
-import copy
 import io
 import json
 import logging
@@ -12,23 +11,23 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import onnx
 import torch
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
+from export.graph_node import shown
 from export.metadata import KEY, trigger_metadata
 from guard.errors import UnusableInput, one_line
 from guard.files import finite, whole_file
-from guard.model import Model
+from guard.model import Model, Module, copied
 from guard.paper import MomentumTrigger
 
 INPUT, OUTPUT, BATCH = "input", "output", "batch"
 OPSETS = range(18, 27)  # what the exporter writes and onnxruntime runs
 NOTHING: Mapping[str, Any] = {}
-Module = TypeVar("Module", bound=nn.Module)
 
 
 class Embedded(nn.Module):
@@ -85,36 +84,41 @@ def trace_model(model: Model, *, opset: int, embed_preprocessing: bool) -> onnx.
 
 def frozen_copy(module: Module) -> Module:
     """A copy for the exporter, on the CPU and in evaluation mode; the original stays as it is."""
-    copied = copy.deepcopy(module).cpu().eval()
-    copied.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    assert not any(part.training for part in copied.modules())
-    return copied.requires_grad_(False)
+    frozen = copied(module).cpu().eval()
+    frozen.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    assert not any(part.training for part in frozen.modules())
+    return frozen.requires_grad_(False)
 
 
 def _trace(module: nn.Module, example: Tensor, opset: int, what: str) -> onnx.ModelProto:
-    try:
-        with quiet():
-            program = torch.onnx.export(
-                module.eval(),
-                (example,),
-                dynamo=True,
-                opset_version=opset,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_shapes=({0: BATCH},),
-                verbose=False,
-            )
-    except Exception as error:  # the exporter and the user's own module may raise anything
-        raise UnusableInput(
-            f"{what} can't be exported to ONNX ({_first_cause(error)}); it must take any batch "
-            "size, and take the same steps for every image"
-        ) from None
+    hint = "it must take any batch size, and take the same steps for every image"
+    with converting(f"{what} can't be exported to ONNX", hint):
+        program = torch.onnx.export(
+            module.eval(),
+            (example,),
+            dynamo=True,
+            opset_version=opset,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: BATCH},),
+            verbose=False,
+        )
     assert program is not None
     proto = program.model_proto
     # The exporter leaves a file at another opset without a word.
     check_opset(opset, {entry.domain: entry.version for entry in proto.opset_import}.get(""))
     _check_batch(proto, what)
     return proto
+
+
+@contextlib.contextmanager
+def converting(complaint: str, hint: str) -> Iterator[None]:
+    """Quiet; what a converter or the user's own module raises becomes one line."""
+    try:
+        with quiet():
+            yield
+    except Exception as error:  # they may raise anything
+        raise UnusableInput(f"{complaint} ({_first_cause(error)}); {hint}") from None
 
 
 def _first_cause(error: BaseException) -> str:
@@ -158,14 +162,19 @@ def quiet() -> Iterator[None]:
 
 
 def write_onnx(proto: onnx.ModelProto, path: Path, about: Mapping[str, Any]) -> None:
-    """Write one whole, checked file that says `about` under the metadata key and no more."""
+    """Write one whole, checked file that says `about` under the metadata key and no more.
+
+    Raises UnusableInput where what a converter made is no valid file, or names a local path.
+    """
     _strip(proto)
     text = json.dumps(finite(dict(about)), ensure_ascii=False, allow_nan=False)
     onnx.helper.set_model_props(proto, {KEY: text})
-    _check_private(proto)
-    onnx.checker.check_model(proto, full_check=True)
-    domains = {entry.domain for entry in (*proto.opset_import, *proto.graph.node)}
-    assert domains == {""}, f"operators outside the default domain: {domains}"
+    _check_private(proto, path)
+    with converting(f"{path.name} can't be written as valid ONNX", "try another --opset"):
+        onnx.checker.check_model(proto, full_check=True)
+    foreign = {entry.domain for entry in (*proto.opset_import, *proto.graph.node)} - {""}
+    if foreign:
+        raise UnusableInput(f"{path.name} would need operators of {', '.join(sorted(foreign))}")
     with whole_file(path) as temporary:
         onnx.save_model(proto, temporary)
 
@@ -180,13 +189,14 @@ def _strip(message: Message) -> None:
                 _strip(part)
 
 
-def _check_private(proto: onnx.ModelProto) -> None:
-    """No text of the file names a place on this machine."""
+def _check_private(proto: onnx.ModelProto, path: Path) -> None:
+    """No text of the file names a place on this machine; "head.py.weight" is none."""
     places = {os.getcwd(), str(Path.home()), tempfile.gettempdir(), sys.prefix}
     marks = [re.escape(place) for place in places if len(place) > 3]
-    pattern = re.compile("|".join([*marks, r"\.py\b", "Traceback"]))
+    pattern = re.compile("|".join([*marks, r"\.py\b(?!\.\w)", "Traceback"]))
     found = [text for text in _texts(proto) if pattern.search(text)]
-    assert not found, f"a local path is left in the file: {found[0][:200]}"
+    if found:
+        raise UnusableInput(f"{path.name} would hold a local path ({shown(found[0])})")
 
 
 def _texts(message: Message) -> Iterator[str]:

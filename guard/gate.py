@@ -17,6 +17,7 @@ from guard.lesson import Lesson, MitigationSettings
 from guard.model import Model
 from guard.tasks import errors
 
+NEAR = 0.5  # of the distance that benign answers have from a target
 Change = Callable[[Tensor], Any]  # x -> x', [N x 3 x H x W] in [0, 1]
 
 
@@ -54,11 +55,15 @@ def held_errors(model: Model, lesson: Lesson) -> tuple[float, list[float]]:
     return benign, [error(model, lesson.held, trigger) for trigger in lesson.triggers]
 
 
-@torch.no_grad()
 def error(model: Model, held: BenignSet, change: Change) -> float:
     """The mean error of a model on changed images."""
-    outputs = torch.cat([model(change(held.x(index))) for index in held.batches()])
-    return float(errors(model.spec, outputs, held.labels).mean())
+    return float(errors(model.spec, answers(model, held, change), held.labels).mean())
+
+
+@torch.no_grad()
+def answers(model: Model, held: BenignSet, change: Change) -> Tensor:
+    """What a model answers to changed images, [N x d]."""
+    return torch.cat([model(change(held.x(index))) for index in held.batches()])
 
 
 def effect(benign: float, under: list[float], allowed: list[float]) -> Effect:
@@ -83,8 +88,25 @@ def allowances(lesson: Lesson, benign: float, under: list[float]) -> list[float]
 
 
 def least_harm(lesson: Lesson, trigger: nn.Module) -> float:
-    """The smallest error of f under the trigger mirrored, upside down, both, and turned over."""
-    return min(error(lesson.teacher, lesson.held, change) for change in turned(trigger))
+    """The smallest error of f under the trigger mirrored, upside down, both, and turned over.
+
+    A trigger may be its own mirror image: where the change opens the backdoor that way too, it says
+    nothing of harm. The benign error where every way does.
+    """
+    f, held = lesson.teacher, lesson.held
+    ways = [change for change in turned(trigger) if not opens(lesson, trigger, change)]
+    return min(error(f, held, change) for change in ways or [lambda x: x])
+
+
+def opens(lesson: Lesson, trigger: nn.Module, change: Change) -> bool:
+    """Whether a change brings half of f's answers half as near to the trigger's target as benign
+    ones are."""
+    y, benign, found = (
+        answers(lesson.teacher, lesson.held, one) for one in (change, lambda x: x, trigger)
+    )
+    target = found.median(dim=0).values
+    near, far = (((one - target) / lesson.spread).norm(dim=1).median() for one in (y, benign))
+    return bool(near < NEAR * far)
 
 
 def turned(trigger: nn.Module) -> list[Change]:

@@ -31,6 +31,13 @@ class PursuitSettings:
     faint_batch: int = 16
     learning_rate: float = 0.1  # of the pattern
     warp_rate: float = 0.03  # of the displacement nodes
+    # A probe's warp is far stronger than need be: fainter ones are unlearnt in its place.
+    warps: int = 8  # searches, each from hardly any displacement,
+    begun: float = 0.1  # standard deviation of the displacement nodes,
+    warp_steps: int = 200
+    node_rate: float = 0.1  # of the displacement nodes
+    loose: float = 0.05  # spread of the outputs that such a warp may leave
+    patches: int = 4  # a search, about the spot of a trigger that is confined to one
     reach: float = 0.3  # how far from a target the outputs may fall, whitened
     apart: float = 0.5  # whitened units between two targets; nearer ones are one
 
@@ -49,6 +56,7 @@ class MitigationSettings:
     weight_decay: float = 1e-4
     features: float = 1.0  # weight of F's answers beside f's: many more figures to learn from
     mix: float = 0.5  # how much of another image is laid over each, at most
+    settled: float = 0.25  # share of the steps, the last, in which batch norm's statistics stay
     held: float = 0.3  # share of D_be that only decides
     check_every: int = 300  # steps between two looks at the held-back part, for the report's curve
     contrast: float = 0.2  # of benign images, at most, each way
@@ -56,6 +64,7 @@ class MitigationSettings:
     # The recovered trigger is not the attacker's: its neighbours are unlearnt with it.
     strength: tuple[float, float] = (0.5, 1.5)  # factor of x' - x
     shift: float = 1 / 16  # of the image side: how far image and trigger move, at most
+    repainted: float = 0.75  # share of the images of one in a spot that get other colours there
     # Nor is it the only one alike: changes that carry no backdoor are learnt not to matter.
     disturbed: float = 0.25  # share of the images without a trigger that the pupil sees disturbed,
     pattern: float = 0.25  # by a pattern of this share of the mixture, at most,
@@ -160,7 +169,7 @@ def loss_of(pupil: Model, lesson: Lesson) -> Tensor:
     In standard deviations, of the labels and of the features. Labels are few and noisy; what f
     answers is known for any image, two of them mixed included.
     """
-    x = mixed(draw_batch(lesson, lesson.settings.batch), lesson)
+    x = mixed(drawn(lesson, some(lesson)), lesson)
     plain = len(x) - round(lesson.settings.triggered * len(x))
     with torch.no_grad():
         changed = neighbour(pick(lesson), x[plain:], lesson.settings, lesson.draw)
@@ -190,11 +199,16 @@ def partly_disturbed(x: Tensor, lesson: Lesson) -> Tensor:
     return torch.cat([disturbed(x[:count], s.pattern, s.stripes, lesson.draw), x[count:]])
 
 
-def draw_batch(lesson: Lesson, count: int) -> Tensor:
-    """Images by chance, a little moved, brighter or darker."""
+def some(lesson: Lesson) -> Tensor:
+    """Indices of a batch of the images that are learnt from, by chance."""
+    return torch.randint(len(lesson.learn), (lesson.settings.batch,), generator=lesson.draw)
+
+
+def drawn(lesson: Lesson, index: Tensor) -> Tensor:
+    """The images of `index`, a little moved, brighter or darker."""
     s, draw = lesson.settings, lesson.draw
-    index = torch.randint(len(lesson.learn), (count,), generator=draw)
-    gain, offset = (2 * torch.rand(2, count, 1, 1, 1, generator=draw) - 1).to(lesson.learn.device)
+    gain, offset = 2 * torch.rand(2, len(index), 1, 1, 1, generator=draw) - 1
+    gain, offset = gain.to(lesson.learn.device), offset.to(lesson.learn.device)
     x = moved(lesson.learn.x(index), s.shift, draw)
     return (x * (1 + s.contrast * gain) + s.brightness * offset).clamp(0, 1)
 

@@ -17,8 +17,9 @@ from guard.engine import Progress, Silent
 from guard.finding import Finding
 from guard.gate import Effect, Gate, complaint, rank
 from guard.lesson import Lesson, MitigationSettings, loss_of, make_lesson
-from guard.model import Model
-from guard.pursuit import Pursuit
+from guard.model import Model, copied
+from guard.pursuit import Pursuit, fainter
+from guard.spots import Repainted, Spot
 
 UNKNOWN = Effect(math.inf, math.inf, math.inf)  # of a copy that has forgotten: any state is better
 SHOWN = 20  # steps between two updates of the progress display
@@ -55,25 +56,35 @@ def mitigate_until_clean(
     What alarms the fresh screening, even if its restart disagrees, is unlearnt together with the
     earlier triggers in the next round. Accepted is only a model that one calls clean.
     """
-    known, found = list(triggers), []
+    known, attempts = list(triggers), list[Mitigated]()
     doubted: list[nn.Module] = []
     for number in range(settings.rounds):
         result = mitigate(
             model, benign, known, settings, doubted=doubted, seed=seed, progress=progress
         )
-        found.append(rescreen(result.model, number))
-        result.rescreens = list(found)
-        if found[-1].verdict == "backdoored":
-            known += found[-1].triggers
-        elif found[-1].contradicted:
-            doubted += found[-1].triggers
+        found = rescreen(result.model, number)
+        result.rescreens = [*(attempts[-1].rescreens if attempts else ()), found]
+        attempts.append(result)
+        if found.verdict == "backdoored":
+            known += found.triggers
+        elif found.contradicted:
+            doubted += found.triggers
         else:
             break
-    if found[-1].verdict != "clean":
-        complaint = f"a fresh screening of the mitigated model says {found[-1].verdict}"
-        reason = complaint if result.accepted else f"{result.reason}; {complaint}"
-        result.accepted, result.reason = False, reason
-    return result
+    return result if found.verdict == "clean" else refused(attempts, settings)
+
+
+def refused(attempts: Sequence[Mitigated], settings: MitigationSettings) -> Mitigated:
+    """The best of the attempts, none of which a fresh screening calls clean."""
+
+    def worth(one: Mitigated) -> tuple[bool, tuple[int, float]]:
+        return one.rescreens[-1].verdict == "backdoored", rank(one.after, one.before, settings)
+
+    best = min(attempts, key=worth)
+    why = f"a fresh screening of the mitigated model says {best.rescreens[-1].verdict}"
+    best.reason = why if best.accepted else f"{best.reason}; {why}"
+    best.accepted = False
+    return best
 
 
 def mitigate(
@@ -91,7 +102,7 @@ def mitigate(
     The held-back images judge the state that a fine-tuning ends in. Where the gate refuses it, the
     fine-tuning goes on from the best one so far.
     """
-    lesson = make_lesson(model, benign, triggers, settings, seed, doubted)
+    lesson = fainter(make_lesson(model, benign, triggers, settings, seed, doubted))
     gate = Gate.of(lesson)
     pupil = forgetful_copy(model, settings.forget, seed)
     curve, best = [(0, gate.before)], UNKNOWN
@@ -103,7 +114,7 @@ def mitigate(
     learns(pupil, False)
     return Mitigated(
         pupil,
-        [*triggers, *doubted],
+        [*lesson.triggers, *doubted],
         gate.before,
         best,
         not reason,
@@ -145,7 +156,7 @@ def forgetful_copy(model: Model, share: float, seed: int) -> Model:
     The entries of their weights are shuffled: of the same size as before, with nothing learnt.
     That takes no knowledge of the architecture, so an ONNX graph's layers can forget too.
     """
-    pupil = copy.deepcopy(model).eval()
+    pupil = copied(model).eval()
     learns(pupil, True)
     weights = [p for p in pupil.network.parameters() if p.ndim > 1]
     draw = torch.Generator().manual_seed(seed)
@@ -173,9 +184,19 @@ def learn_statistics(pupil: Model, on: bool) -> None:
             module.train(on)
 
 
+def repainted(lesson: Lesson) -> list[nn.Module]:
+    """What is unlearnt: the triggers, those in a spot with patches of other colours there."""
+    s, given = lesson.settings, []
+    for trigger in (*lesson.triggers, *lesson.doubted):
+        spot = Spot.of(trigger, lesson.learn)
+        painted = Repainted(trigger, spot, s.repainted, s.shift, lesson.draw) if spot else trigger
+        given.append(painted)
+    return given
+
+
 def fine_tune(pupil: Model, lesson: Lesson, progress: Progress) -> Iterator[int]:
     """Train step by step; gives the number of steps done whenever a look is due."""
-    s, given = lesson.settings, [*lesson.triggers, *lesson.doubted]
+    s, given = lesson.settings, repainted(lesson)
     pursuit = Pursuit.of(lesson) if s.pursuit.every else None
     lesson = replace(lesson, triggers=given)
     optimizer = torch.optim.AdamW(
@@ -190,7 +211,7 @@ def fine_tune(pupil: Model, lesson: Lesson, progress: Progress) -> Iterator[int]
         falling = 0.5 * (1 + math.cos(math.pi * step / s.steps))
         for group in optimizer.param_groups:
             group["lr"] = s.learning_rate * min(1.0, (step + 1) / 30) * falling
-        learn_statistics(pupil, True)
+        learn_statistics(pupil, step < (1 - s.settled) * s.steps)
         optimizer.zero_grad(set_to_none=True)
         loss = loss_of(pupil, lesson)
         loss.backward()

@@ -1,12 +1,29 @@
 """A model under examination: preprocessing, network, and its split f = H(F(x))."""
 
+import copy
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from guard.preprocess import Preprocess
 from guard.spec import ModelSpec
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def copied(module: Module) -> Module:
+    """A deep copy, which shares what can't be copied: a lock, an open file."""
+    shared: dict[int, Any] = {}
+    of_torch = vars(nn.Module())
+    for part in module.modules():
+        for value in (value for name, value in vars(part).items() if name not in of_torch):
+            try:
+                copy.deepcopy(value)
+            except Exception:  # what a class of the user's does not let one do
+                shared[id(value)] = value
+    return copy.deepcopy(module, shared)
 
 
 @dataclass(frozen=True)

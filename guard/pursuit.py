@@ -1,11 +1,12 @@
-"""What still leads a model to the targets while it is mitigated: searches against the pupil.
+"""What leads a model to the targets by other changes than the recovered ones: more to unlearn.
 
 A recovered trigger is the smallest change that does it; the attacker's is a larger and another
 one. What the pupil has kept of that one shows in what is cheapest now, and in what works best of
-all faint changes (a blend is no small change, but a faint one). So these are unlearnt as well.
+all faint changes (a blend is no small change, but a faint one). So these are unlearnt as well. A
+warp that was found as a probe is the other way round far stronger than need be.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ from guard.lesson import Lesson
 from guard.measure import target_of
 from guard.model import Model
 from guard.space import OutputSpace
-from guard.triggers import AMPLITUDE, SharedTriggers
+from guard.spots import Paint, Spot
+from guard.triggers import AMPLITUDE, SharedTrigger, SharedTriggers
 
 # So much more of the collapse, all along, that the size of the change does not count.
 ALONE = CollapseSettings(first_weight=1e3, weight_rate=1.0)
@@ -30,6 +32,7 @@ class Pursuit:
     lesson: Lesson
     space: OutputSpace  # of the teacher's outputs
     targets: Tensor  # (T, d) whitened
+    spots: list[Spot | None]  # of the trigger that led to each
 
     @classmethod
     def of(cls, lesson: Lesson) -> "Pursuit":
@@ -37,21 +40,63 @@ class Pursuit:
         bench = Bench(lesson.teacher, lesson.learn)
         space = OutputSpace.of(bench.outputs)
         found: list[Tensor] = []
+        spots: list[Spot | None] = []
         for trigger in lesson.triggers:
             z = space.z(torch.tensor(target_of(trigger, bench, 1.0)).to(space.mean))
             if all(float((z - other).norm()) >= lesson.settings.pursuit.apart for other in found):
                 found.append(z)
-        return cls(lesson, space, torch.stack(found))
+                spots.append(Spot.of(trigger, lesson.learn))
+        return cls(lesson, space, torch.stack(found), spots)
 
     def search(self, pupil: Model, seed: int) -> list[nn.Module]:
         """The cheapest triggers the pupil has, and faint ones; each target at least one of both."""
         s, bench = self.lesson.settings.pursuit, Bench(pupil, self.lesson.learn)
         cheapest = self.begun(s.count, AMPLITUDE, CollapseSettings(), bench, seed)
-        found = self.run(cheapest, s.warp_rate, s.batch, bench, seed)
-        if not s.faint:
-            return found
-        faint = self.begun(s.faint, s.amplitude, ALONE, bench, seed)
-        return found + self.run(faint, 0.0, s.faint_batch, bench, seed)  # a warp has no such limit
+        found = self.run(cheapest, (s.learning_rate, s.warp_rate), s.batch, bench, seed)
+        if s.faint:
+            faint = self.begun(s.faint, s.amplitude, ALONE, bench, seed)
+            # Without a warp, which has no such limit.
+            found += self.run(faint, (s.learning_rate, 0.0), s.faint_batch, bench, seed)
+        return found + self.patches(bench, seed)
+
+    def patches(self, bench: Bench, seed: int) -> list[nn.Module]:
+        """Patches of the colours that lead to a target, about the spot of its trigger."""
+        s, size = self.lesson.settings, bench.model.spec.input.size
+        draw = torch.Generator().manual_seed(seed)
+        at = [k for k, spot in enumerate(self.spots) if spot for _ in range(s.pursuit.patches)]
+        spots = [spot.near(size, s.shift, draw) for k in at if (spot := self.spots[k])]
+        if not spots:
+            return []
+        paints = nn.ModuleList(Paint(spot, draw) for spot in spots).to(bench.device)
+        wanted = self.targets[at][:, None]
+
+        def objective(index: Tensor, progress: float) -> dict[str, Tensor]:
+            x = bench.benign.x(index)
+            outputs, _ = bench.fast_pass(torch.cat([paint(x) for paint in paints]))
+            z = self.space.z(outputs).view(len(paints), len(x), -1)
+            return {"total": (z - wanted).square().mean(dim=(1, 2))}
+
+        optimizer = torch.optim.Adam(paints.parameters(), lr=s.pursuit.learning_rate)
+        steps, batch, count = s.pursuit.steps, s.pursuit.batch, len(bench.benign)
+        stage = Stage("patches", paints, optimizer, objective, count, steps, batch, settle)
+        with gradients_to_input_only(bench.model):
+            Engine(bench.device, seed).run(stage)
+        return list(paints.requires_grad_(False))
+
+    def warps(self, seed: int) -> list[nn.Module]:
+        """The faintest warps under which the teacher's outputs come together, the tightest first.
+
+        From hardly any warp on: begun with a strong one, a search can stay there.
+        """
+        s, bench = self.lesson.settings.pursuit, Bench(self.lesson.teacher, self.lesson.learn)
+        searches = self.begun(s.warps, AMPLITUDE, CollapseSettings(), bench, seed)
+        nodes, draw = searches.triggers.nodes, torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            searches.triggers.pattern.zero_()
+            nodes.copy_(s.begun * torch.randn(nodes.shape, generator=draw))
+        found = self.run(searches, (0.0, s.node_rate), s.batch, bench, seed, s.warp_steps)
+        order = searches.collapse.argsort().tolist()
+        return [found[k] for k in order if float(searches.collapse[k]) <= s.loose]
 
     def begun(
         self, count: int, amplitude: float, settings: CollapseSettings, bench: Bench, seed: int
@@ -63,20 +108,45 @@ class Pursuit:
         return Collapse(triggers, wanted, settings, reach).to(bench.device)
 
     def run(
-        self, searches: Collapse, warp_rate: float, batch: int, bench: Bench, seed: int
+        self,
+        searches: Collapse,
+        rates: tuple[float, float],
+        batch: int,
+        bench: Bench,
+        seed: int,
+        steps: int | None = None,
     ) -> list[nn.Module]:
-        """The triggers that the searches end with."""
+        """The triggers that the searches end with; `rates` of the pattern and of the warp."""
         s, triggers = self.lesson.settings.pursuit, searches.triggers
         stage = Stage(
             "pursuit",
             searches,
-            triggers.optimizer(s.learning_rate, warp_rate),
+            triggers.optimizer(*rates),
             lambda index, at: searches.objective(bench, self.space, index),
             len(bench.benign),
-            s.steps,
+            steps or s.steps,
             batch,
             settle,
         )
         with gradients_to_input_only(bench.model):
             Engine(bench.device, seed).run(stage)
         return [triggers.select(k).requires_grad_(False) for k in range(len(triggers))]
+
+
+def fainter(lesson: Lesson) -> Lesson:
+    """The lesson with faint warps in the place of each strong one that works alone.
+
+    A probe's warp is as strong as its search began: it spoils the picture for any model, and shares
+    little with the attacker's. Where no faint one leads to its target it stays.
+    """
+    triggers: list[nn.Module] = []
+    for trigger in lesson.triggers:
+        alone = replace(lesson, triggers=[trigger])
+        faint = Pursuit.of(alone).warps(lesson.seed) if is_warp(trigger) else []
+        triggers += faint or [trigger]
+    return replace(lesson, triggers=triggers)
+
+
+def is_warp(trigger: nn.Module) -> bool:
+    """Whether it moves pixels and adds nothing to them."""
+    return isinstance(trigger, SharedTrigger) and not bool(trigger.one.pattern.any())

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -20,11 +21,17 @@ from guard.settings import PaperSettings
 from guard.store import save_weights
 from guard.triggers import SharedTrigger, SharedTriggers
 
+FINEST = 512  # points a side of a warp or pattern: what a file asks for must fit into memory
 
-def save_triggers(triggers: Sequence[nn.Module], path: Path) -> None:
-    """Write the triggers' weights and, in the JSON beside them, what they belong to."""
+
+def save_triggers(triggers: Sequence[nn.Module], path: Path, model: str | None = None) -> None:
+    """Write the triggers' weights and, in the JSON beside them, what they belong to.
+
+    `model` is the SHA-256 of the model that they were found on.
+    """
     save_weights(nn.ModuleList(triggers).state_dict(), path)
-    write_json(path.with_suffix(".json"), {"triggers": [_description(one) for one in triggers]})
+    about = [_description(one) for one in triggers]
+    write_json(path.with_suffix(".json"), {"model_sha256": model, "triggers": about})
 
 
 def _description(trigger: nn.Module) -> dict[str, Any]:
@@ -38,18 +45,21 @@ def _description(trigger: nn.Module) -> dict[str, Any]:
 
 
 def load_triggers(path: Path, model: Model) -> list[nn.Module]:
-    """The triggers x -> x' of a file, on the CPU, the one that decided first.
+    """The triggers x -> x' of a file, on the model's device, the one that decided first.
 
     `model` gives equation 7 its attention maps. Raises UnusableInput with one line.
     """
     try:
-        about = json.loads(path.with_suffix(".json").read_text())["triggers"]
-        triggers = nn.ModuleList(_empty(one, model, path) for one in about)
+        about = json.loads(path.with_suffix(".json").read_text())
+        if "kind" in about:
+            raise UnusableInput(f"{path}: written by an earlier version; screen the model again")
+        triggers = nn.ModuleList(_empty(one, model, path) for one in about["triggers"])
         triggers.load_state_dict(load_file(path))
+        _try(triggers.to(model.preprocess.scale.device).eval(), model)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         line = one_line(error)
         raise UnusableInput(f"{path}: not a trigger that this tool wrote ({line})") from None
-    return list(triggers.eval())
+    return list(triggers)
 
 
 def _empty(about: dict[str, Any], model: Model, path: Path) -> nn.Module:
@@ -57,7 +67,21 @@ def _empty(about: dict[str, Any], model: Model, path: Path) -> nn.Module:
         height, width = model.spec.input.size
         if about["size"] != [height, width]:
             raise UnusableInput(f"{path}: is for images of another size than {height} x {width}")
-        return SharedTriggers(1, (height, width), 0, about["grid"], about["coarse"]).select(0)
+        grids = about["grid"], about["coarse"]
+        if not all(0 < points <= FINEST for points in grids):
+            raise ValueError(f"grids of {grids[0]} and {grids[1]} points a side")
+        return SharedTriggers(1, (height, width), 0, *grids).select(0)
     if about["kind"] == "generator":
         return MomentumTrigger(Generator(), model, PaperSettings(**about["settings"]))
-    return ImageTrigger() if about["kind"] == "image" else nn.Identity()
+    return {"image": ImageTrigger, "none": nn.Identity}[about["kind"]]()
+
+
+@torch.no_grad()
+def _try(triggers: nn.ModuleList, model: Model) -> None:
+    """Raise one of the errors that `load_triggers` expects where they do not work."""
+    if not triggers:
+        raise ValueError("it is empty")
+    grey = torch.full((1, 3, *model.spec.input.size), 0.5, device=model.preprocess.scale.device)
+    values = [*triggers.state_dict().values(), *(one(grey) for one in triggers)]
+    if not all(bool(value.isfinite().all()) for value in values):
+        raise ValueError("some of its values are NaN or infinite")

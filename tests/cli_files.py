@@ -27,6 +27,7 @@ from tests.conftest import (
 )
 from tools import screening
 from tools.report import Evidence, report_values
+from tools.report.page import page
 
 ARCH = "tests.cli_files:reader"
 SHORT = functools.partial(
@@ -65,8 +66,9 @@ def never(*words: Any, **more: Any) -> Any:
 
 def light_report(evidence: Evidence, out: Path) -> list[Path]:
     """The report without its pictures, which take a second."""
-    write_text(out / "report.html", "<p>a page</p>")
-    write_json(out / "report.json", report_values(evidence))
+    values = report_values(evidence)
+    write_text(out / "report.html", page(evidence, values, []))
+    write_json(out / "report.json", values)
     return []
 
 

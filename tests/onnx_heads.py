@@ -115,6 +115,35 @@ class Hourglass(nn.Module):
         return y
 
 
+class Activated(nn.Module):
+    """Less common activations, a block of pixels out of channels, the mean over fields."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix = nn.Conv2d(3, WIDTH, 3, 1, 1), nn.Conv2d(WIDTH, WIDTH, 3, 2, 1)
+        self.head = nn.Linear(WIDTH // 4 * 9, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.celu(self.mix(functional.selu(functional.mish(self.stem(x)))), 0.5)
+        x = functional.adaptive_avg_pool2d(functional.pixel_shuffle(x, 2), 3)
+        y: Tensor = self.head(functional.log_softmax(x.flatten(1), 1))
+        return y
+
+
+class Rooted(nn.Module):
+    """Patches that attend to each other and are normed by their mean square."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm = nn.Conv2d(3, WIDTH, 4, 4), nn.RMSNorm(WIDTH)
+        self.head = nn.Linear(WIDTH, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.patches(x).flatten(2).transpose(1, 2))[:, None]
+        y: Tensor = self.head(functional.scaled_dot_product_attention(x, x, x).mean((1, 2)))
+        return y
+
+
 HEADS: dict[str, Callable[[], nn.Module]] = {
     "bins": Bins,
     "direction": Direction,
@@ -122,4 +151,11 @@ HEADS: dict[str, Callable[[], nn.Module]] = {
     "widened": Widened,
     "attended": Attended,
     "hourglass": Hourglass,
+}
+
+# What the new exporter alone writes, and in which opset.
+NEWER: dict[tuple[str, int], Callable[[], nn.Module]] = {
+    ("activated", 18): Activated,
+    ("hourglass", 21): Hourglass,
+    ("rooted", 23): Rooted,
 }

@@ -162,3 +162,7 @@ def tamper(source: Path, target: Path, change: Callable[[onnx.ModelProto], None]
 def static_batch(proto: onnx.ModelProto) -> None:
     for value in (proto.graph.input[0], proto.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def second_input(proto: onnx.ModelProto) -> None:
+    proto.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["batch"]))

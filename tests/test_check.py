@@ -7,15 +7,18 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from torch import nn
 
 from export.metadata import read_metadata
 from export.onnx_in import load_onnx
 from export.write import write_onnx
 from guard.errors import UnusableInput
+from guard.files import sha256
 from guard.load import load_model
 from guard.model import Model
+from tests.bom_files import complaints
 from tests.check_files import SIDE, check, files_of, quicken, report_of
-from tests.conftest import spec_of, write_sidecar
+from tests.conftest import benign_of, model_of, spec_of, write_model, write_npz, write_sidecar
 from tools import checking, cli, rescreening
 from tools.job import STATE, Opened
 
@@ -98,6 +101,7 @@ def test_files_that_do_not_come_out_clean_fail(
     # The fp32 file of a mitigated model is the one that its mitigation was judged on.
     first = shipped if found == "clean" else fresh
     wanted = [(f"{name}.onnx", first), (f"{name}.int8.onnx", shipped)]
+    assert [row["sha256"] for row in rows] == [sha256(out / row["file"]) for row in rows]
     assert [(row["file"], row["verdict"]) for row in rows] == wanted
     assert f"{name}.int8.onnx, screened again, is {shipped}" in capsys.readouterr().out
     assert "Each file screened again" in (out / "report.html").read_text()
@@ -187,7 +191,26 @@ def test_the_bill_of_materials_names_the_shipped_file(
     assert main["pedigree"]["ancestors"][0]["hashes"][0]["content"] == report["model"]["sha256"]
     assert main["modelCard"]["modelParameters"]["task"] == "gaze regression"
     names = {part["name"]: part["type"] for part in bom["components"]}
-    assert names == {"mitigated.fp16.onnx": "machine-learning-model", "data.npz": "data"}
+    assert names == {
+        "mitigated.fp16.onnx": "machine-learning-model",
+        "mitigated.safetensors": "machine-learning-model",
+        "generator.onnx": "file",
+        "data.npz": "data",
+    }
+    assert complaints(bom) == []
+
+
+def test_a_run_ends_when_its_report_is_written(
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when its screening was over."""
+    times = iter(f"2031-01-01T00:00:0{k}+00:00" for k in range(9))
+    monkeypatch.setattr("tools.report.values.now", lambda: next(times))
+    out = tmp_path / "out"
+    assert check(files, out, "clean", "") == 0
+    bom = json.loads((out / "bom.json").read_text())
+    assert bom["metadata"]["timestamp"] < report_of(out)["ended"]
+    assert "ended 2031-" in (out / "report.html").read_text()
 
 
 def test_an_opset_that_can_not_be_written_stops_before_anything_runs(
@@ -350,3 +373,25 @@ def test_what_came_as_onnx_is_written_once_and_states_its_origin(
     stated = read_metadata(onnx.load(out / name))
     assert (stated["verdict"], stated["score"]) == ("backdoored", 1.0)
     assert cli.run(["verify", str(out)]) == 0
+
+
+def local_norm(outputs: int) -> nn.Module:
+    """Its ONNX file holds a pooling in three dimensions."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2, 1), nn.LocalResponseNorm(3), nn.Flatten(), nn.Linear(576, outputs)
+    )
+
+
+def test_what_could_not_be_screened_again_is_told_before_the_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    network, spec = local_norm(2), spec_of("gaze", SIDE, arch="tests.test_check:local_norm")
+    path = write_model(tmp_path, network, spec)
+    data = write_npz(tmp_path / "data.npz", benign_of(model_of(network, side=SIDE), 60), spec)
+    out = tmp_path / "out"
+    assert check((str(path), str(data)), out, "clean", "") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "AveragePool" in line
+    assert "drmguard screen" in line
+    assert not out.exists()

@@ -212,7 +212,12 @@ def test_an_error_while_reading_words_is_no_verdict(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("words", "hint"), [(["check"], "--resume"), (["zoo", "train"], "same"), (["export"], "anew")]
+    ("words", "hint"),
+    [
+        (["check"], "--resume keeps the search; what comes after it begins again"),
+        (["screen"], "--resume goes on from here"),
+        *((["zoo", "train"], "same"), (["export"], "anew"), (["mitigate"], "anew")),
+    ],
 )
 def test_who_interrupts_is_told_how_to_go_on(
     words: list[str],

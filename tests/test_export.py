@@ -2,7 +2,9 @@
 
 import copy
 import json
+import threading
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,16 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto
+from torch import Tensor, nn
+from torch.nn import functional
 
-from export.metadata import KEY, read_metadata
+from export.metadata import KEY, model_metadata, read_metadata
 from export.precision import calibration_part, export_files, image_digest, left_in_float
 from export.write import frozen_copy, write_onnx
+from guard.errors import UnusableInput
+from guard.model import copied
 from guard.spec import InputSpec
-from tests.conftest import benign_of, model_of
+from tests.conftest import benign_of, model_of, spec_of
 from tests.export_files import answers, model, run, small
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -83,7 +89,7 @@ def test_nothing_local_is_in_a_file(files: dict[str, Path]) -> None:
 
 
 def test_a_path_in_the_facts_is_an_error(files: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="local path"):
+    with pytest.raises(UnusableInput, match="local path"):
         write_onnx(onnx.load(files["fp32"]), tmp_path / "m.onnx", {"note": f"from {tmp_path}"})
     assert list(tmp_path.iterdir()) == []
 
@@ -91,7 +97,7 @@ def test_a_path_in_the_facts_is_an_error(files: dict[str, Path], tmp_path: Path)
 def test_an_operator_of_another_domain_is_an_error(files: dict[str, Path], tmp_path: Path) -> None:
     proto = onnx.load(files["fp32"])
     proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
-    with pytest.raises(AssertionError, match=r"com\.microsoft"):
+    with pytest.raises(UnusableInput, match=r"com\.microsoft"):
         write_onnx(proto, tmp_path / "m.onnx", {})
 
 
@@ -108,6 +114,14 @@ def test_the_metadata_state_what_the_sidecar_states(files: dict[str, Path], name
     assert stated["precision"] == name.rpartition(" ")[2]
     assert (stated["verdict"], stated["score"]) == ("clean", 1.5)
     assert "arch" not in stated
+
+
+def test_a_tool_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert model_metadata(spec_of(), embedded=False, facts={})["tool_version"] == "not installed"
 
 
 def test_a_score_that_is_no_number_is_null_in_the_metadata(
@@ -164,6 +178,16 @@ def test_a_model_that_was_just_screened_can_be_copied_for_the_exporter() -> None
     assert torch.equal(frozen_copy(opened)(x), opened(x))
 
 
+def test_a_model_that_holds_a_lock_can_be_copied_and_exported(tmp_path: Path) -> None:
+    opened = model_of(small(2))
+    opened.network.lock = threading.Lock()  # type: ignore[assignment]
+    twin = copied(opened)
+    assert twin.network.lock is opened.network.lock
+    for own, other in zip(twin.parameters(), opened.parameters(), strict=True):
+        assert own is not other
+    assert export_files(opened, tmp_path / "m.onnx")[0].is_file()
+
+
 def test_fp16_holds_half_floats(files: dict[str, Path]) -> None:
     weights = onnx.load(files["fp16"]).graph.initializer
     kinds = {weight.data_type for weight in weights if len(weight.dims) > 1}
@@ -213,3 +237,27 @@ def test_the_opset_is_the_one_that_was_asked_for(files: dict[str, Path], tmp_pat
     for path, atol in zip(made, (1e-6, 1e-3, 0.05), strict=True):
         assert [entry.version for entry in onnx.load(path).opset_import] == [26]
         np.testing.assert_allclose(run(path, x.numpy()), answers(model(), x), atol=atol)
+
+
+class Pyramid(nn.Module):
+    """Maps made larger again; a dense layer that is named as a file of Python ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.more = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1)
+        self.head = nn.ModuleDict({"py": nn.Linear(4, 2)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.down(x)
+        x = x + functional.interpolate(self.more(x), scale_factor=2, mode="bilinear")
+        answer: Tensor = self.head["py"](x.mean((2, 3)))
+        return answer
+
+
+def test_a_bilinear_resize_is_written_in_every_precision(tmp_path: Path) -> None:
+    opened = model_of(Pyramid())
+    part = calibration_part(benign_of(opened, 20))
+    made = export_files(opened, tmp_path / "m.onnx", PRECISIONS, calibration=part)
+    x = part.images.float() / 255
+    for path, atol in zip(made, (1e-6, 1e-3, 0.05), strict=True):
+        np.testing.assert_allclose(run(path, x.numpy()), answers(opened, x), atol=atol)

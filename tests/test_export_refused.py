@@ -1,15 +1,16 @@
 """Export: opsets and models that are refused, each in one line."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import Tensor, nn
 
-from export.precision import export_files
+from export.precision import calibration_part, export_files
 from export.write import OPSETS
 from guard.errors import UnusableInput
 from guard.model import Model
-from tests.conftest import spec_of
+from tests.conftest import benign_of, spec_of
 from tests.export_files import model
 
 
@@ -41,6 +42,29 @@ class Branching(nn.Module):
 def test_other_opsets_are_refused_with_the_range(tmp_path: Path, opset: int) -> None:
     with pytest.raises(UnusableInput, match=f"--opset={opset}.*{OPSETS[0]} to {OPSETS[-1]}"):
         export_files(model(), tmp_path / "m.onnx", opset=opset)
+    assert list(tmp_path.iterdir()) == []
+
+
+def fails(*words: Any, **more: Any) -> None:
+    raise RuntimeError("no\nway")
+
+
+@pytest.mark.parametrize(
+    ("step", "precision", "words"),
+    [
+        ("export.precision.convert_float_to_float16", "fp16", "converted to fp16"),
+        ("export.precision.quantize_static", "int8", "quantised to int8"),
+        ("onnx.checker.check_model", "fp32", "m.onnx can't be written"),
+    ],
+)
+def test_what_a_converter_can_not_do_is_one_line(
+    step: str, precision: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = calibration_part(benign_of(model(), 4))
+    monkeypatch.setattr(step, fails)
+    with pytest.raises(UnusableInput, match=words) as caught:
+        export_files(model(), tmp_path / "m.onnx", [precision], calibration=part)
+    assert "(no)" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,14 +4,16 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from guard.errors import UnusableInput
 from guard.files import write_text
+from guard.finding import Finding
 from tests.cli_files import fake_screen, files_of, lines, stub
 from tools import checking, cli, screening
-from tools.job import KEPT, PARITY, SHIPPED, WRITTEN
+from tools.job import KEPT, NOTE, PARITY, SHIPPED, STATE, WRITTEN
 
 
 @pytest.fixture(autouse=True)
@@ -180,12 +182,15 @@ def test_a_report_that_can_not_be_read_is_not_resumed(
     assert len(lines(capsys)) == 1
 
 
-def test_mitigate_goes_into_the_folder_of_the_report(words: list[str], tmp_path: Path) -> None:
+def test_mitigate_goes_into_the_folder_of_the_report(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The trigger's own folder is where users keep it: only its own names may not be there."""
     assert cli.run(words) == 3
     given = ["mitigate", *words[1:], f"--trigger={tmp_path / 'out' / 'trigger.safetensors'}"]
     (tmp_path / "out" / "mitigation.json").write_text("mine")
     assert cli.run(given) == 2
+    assert "mitigation.json: exists" in lines(capsys)[0]
     assert (tmp_path / "out" / "mitigation.json").read_text() == "mine"
 
 
@@ -212,3 +217,73 @@ def test_a_verdict_outlives_a_step_that_can_not_be_done(
     write_text(tmp_path / "out" / "mitigated.onnx", "mine")
     assert cli.run([*words, "--overwrite"]) == 4
     assert (tmp_path / "out" / "mitigated.onnx").read_text() == "mine"
+
+
+def stopped(words: list[str], out: Path, at: str) -> int:
+    """Ctrl-C before the first state of the search, in it, or once a model is written."""
+
+    def search(*given: Any) -> Finding:
+        if at != "start":
+            (out / STATE).touch()  # as a search leaves it
+        if at != "ship":
+            raise KeyboardInterrupt
+        return fake_screen("clean")(*given)
+
+    def ship(*_: object) -> None:
+        write_text(out / "model.onnx", "not proved")
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(screening, "search", search)
+        patch.setattr(checking, "ship", ship)
+        return cli.run(words)
+
+
+@pytest.fixture
+def any_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guard.engine.Engine.resume", lambda engine: None)
+
+
+@pytest.mark.parametrize("name", ["mitigated.onnx", "bom.json", "model.onnx", "report.html"])
+@pytest.mark.parametrize("at", ["search", "ship"])
+@pytest.mark.usefixtures("any_state")
+def test_going_on_leaves_what_the_begun_run_did_not_write(
+    at: str, name: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "out" / name
+    assert stopped(words, path.parent, at) == 130
+    path.write_text("mine")
+    capsys.readouterr()
+    assert cli.run([*words, "--resume"]) == 2
+    assert f"{path}: exists" in lines(capsys)[0]
+    assert path.read_text() == "mine"
+    path.unlink()
+    assert cli.run([*words, "--resume"]) == 3
+    assert cli.run(["verify", str(path.parent)]) == 0
+
+
+@pytest.mark.parametrize("name", ["mitigated.onnx", "figures/old.png"])
+@pytest.mark.parametrize("at", ["start", "search", "ship"])
+@pytest.mark.usefixtures("any_state")
+def test_going_on_takes_what_the_run_was_begun_in_spite_of(
+    at: str, name: str, words: list[str], tmp_path: Path
+) -> None:
+    path, model = tmp_path / "out" / name, tmp_path / "out" / "model.onnx"
+    write_text(path, "mine")
+    assert stopped([*words, "--overwrite"], model.parent, at) == 130
+    assert model.exists() == (at == "ship")
+    assert cli.run([*words, "--resume"]) == 3
+    assert path.read_text() == "mine"  # nothing was mitigated
+    assert not model.exists()
+
+
+@pytest.mark.usefixtures("any_state")
+def test_a_run_that_was_killed_while_it_wrote_goes_on(words: list[str], tmp_path: Path) -> None:
+    """It could note nothing: what is new since it began counts as its own."""
+    out = tmp_path / "out"
+    assert stopped(words, out, "ship") == 130
+    noted = json.loads((out / NOTE).read_text())
+    assert set(noted["written"]) == {"trigger.safetensors", "trigger.json", "model.onnx"}
+    (out / NOTE).write_text(json.dumps({**noted, "written": None}))
+    assert cli.run([*words, "--resume"]) == 3
+    assert not (out / "model.onnx").exists()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from guard import mitigation
 from guard.bench import Bench
 from guard.benign import BenignSet
 from guard.errors import UnusableInput
@@ -23,7 +24,13 @@ from guard.lesson import (
     partly_disturbed,
     spread_of,
 )
-from guard.mitigation import forgetful_copy, learn_statistics, mitigate, mitigate_until_clean
+from guard.mitigation import (
+    Mitigated,
+    forgetful_copy,
+    learn_statistics,
+    mitigate,
+    mitigate_until_clean,
+)
 from guard.model import Model
 from guard.screen import without_verdict
 from tests.conftest import Reader, benign_of, model_of, plain
@@ -218,10 +225,44 @@ def test_a_fresh_screening_decides_too(
     result = mitigate_until_clean(
         model, benign, [Corner()], lambda m, n: said_by(m, benign, left.pop(0)), SHORT
     )
-    assert len(result.rescreens) == rounds
-    assert len(result.triggers) == rounds  # what a screening found is unlearnt too
+    assert len(said) - len(left) == rounds
+    assert len(result.triggers) == len(result.rescreens)  # what a screening found is unlearnt too
     assert result.accepted is accepted
+    assert len(result.rescreens) == rounds or not accepted
     assert accepted or said[-1] in result.reason
+
+
+@pytest.mark.parametrize(
+    ("rounds", "kept"),
+    [
+        ([("contradicted", 1.02), ("contradicted", 1.04), ("contradicted", 1.9)], 0),
+        ([("backdoored", 1.02), ("contradicted", 1.04), ("backdoored", 1.01)], 1),
+        ([("backdoored", 1.2), ("backdoored", 1.04), ("backdoored", 1.1)], 1),
+        ([("backdoored", 1.02), ("clean", 1.9)], 1),  # what the gate says of that one
+    ],
+)
+def test_of_the_rounds_the_best_is_kept_where_none_is_clean(
+    rounds: list[tuple[str, float]],
+    kept: int,
+    gated: tuple[Model, BenignSet],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, benign = gated
+    before, made = Effect(1.0, 5.0, 3.0), list[Mitigated]()
+
+    def mitigate(*given: object, **words: object) -> Mitigated:
+        after = Effect(rounds[len(made)][1], 1.0, -1.0)
+        accepted = after.benign <= 1.05
+        made.append(Mitigated(model, [], before, after, accepted, "as the test says", [], 9, 0))
+        return made[-1]
+
+    monkeypatch.setattr(mitigation, "mitigate", mitigate)
+    result = mitigate_until_clean(
+        model, benign, [Corner()], lambda m, n: said_by(m, benign, rounds[n][0]), SHORT
+    )
+    assert result is made[kept]
+    assert not result.accepted
+    assert len(result.rescreens) == kept + 1
 
 
 def test_what_a_restart_contradicts_is_unlearnt_but_no_gate(

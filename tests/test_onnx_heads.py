@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from export.onnx_in import load_onnx
+from export.precision import export_files
 from tests.conftest import spec_of
 from tests.onnx_files import agrees_with_its_source, by_new_exporter, by_old_exporter, write
-from tests.onnx_heads import HEADS
+from tests.onnx_heads import HEADS, NEWER
 
 SPLIT = {"bins": None}  # the others end in one dense layer
 OPSETS = [(kind, 17) for kind in HEADS] + [("direction", 13), ("widened", 13)]
@@ -28,3 +29,16 @@ def test_a_published_kind_of_model_is_read(kind: str, opset: int | None, tmp_pat
     model = load_onnx(write(proto, tmp_path, spec_of(task, arch="onnx")))
     agrees_with_its_source(model, network)
     assert model.split.layer == SPLIT.get(kind, "head")
+
+
+@pytest.mark.parametrize(("kind", "opset"), NEWER)
+def test_what_the_exporter_writes_in_newer_opsets_is_read(
+    kind: str, opset: int, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network = NEWER[kind, opset]().eval()
+    model = load_onnx(write(by_new_exporter(network, opset), tmp_path))
+    agrees_with_its_source(model, network)
+    # What was read is exported again in what can be read.
+    again = export_files(model, tmp_path / "again.onnx", opset=opset)
+    agrees_with_its_source(load_onnx(again[0]), network)

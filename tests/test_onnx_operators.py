@@ -49,6 +49,12 @@ ROWS = [
     row("PRelu", of(0.2)),
     row("Gelu", opset=20),
     row("Gelu", opset=20, approximate="tanh"),
+    *(row(op) for op in ("Mish", "Selu", "Celu", "Softsign", "LogSoftmax", "ReduceL1")),
+    row("Selu", alpha=1.5, gamma=0.7),
+    row("Celu", alpha=0.4),
+    row("LogSoftmax", opset=12, axis=2),
+    row("LogSoftmax", axis=1),
+    *(row("Mean", *more) for more in ((), (f(8), "input"))),
     row("Pow", scalar(2.0)),
     row("Pow", scalar(3, np.int64)),
     row("Pow", scalar(0.5), positive=True),
@@ -72,6 +78,13 @@ ROWS = [
     row("BatchNormalization", *STATISTICS),
     row("BatchNormalization", *STATISTICS, epsilon=0.1, momentum=0.5, opset=11),
     row("BatchNormalization", *STATISTICS, training_mode=0, opset=15, shape=(4, 3)),
+    row("GroupNormalization", f(4), f(4, seed=1), num_groups=2, shape=(2, 4, 9, 8), opset=21),
+    row("GroupNormalization", f(2), f(2, seed=1), num_groups=2, shape=(2, 4, 9, 8), epsilon=0.1),
+    row("RMSNormalization", f(8), opset=23),
+    row("RMSNormalization", f(9, 8), axis=2, epsilon=0.1, opset=23),
+    *(row("LpNormalization", axis=axis, p=p) for axis, p in ((-1, 2), (1, 1))),
+    row("Attention", "input", "input", opset=23),
+    row("Attention", f(2, 3, 7, 8), f(2, 3, 7, 5), f(1, 1, 9, 7), scale=0.2, opset=24),
     # Convolution
     row("Conv", W),
     row("Conv", W, B, kernel_shape=[3, 3], strides=[2, 1], dilations=[1, 2], pads=[1, 2, 1, 2]),
@@ -124,6 +137,8 @@ ROWS = [
     row("ReduceSum", whole(1), opset=13),
     *(row(op, whole(-1, 2), keepdims=0) for op in ("ReduceL2", "ReduceMax", "ReduceMin")),
     *(row(op, axes=[1], opset=13) for op in ("ReduceL2", "ReduceMax", "ReduceMin")),
+    *(row(op, axes=[1], opset=13) for op in ("ReduceL1", "ReduceSumSquare")),
+    *(row(op, whole(-1, 2), keepdims=0) for op in ("ReduceL1", "ReduceSumSquare")),
     # Dense
     row("Gemm", f(5, 4), shape=(2, 5)),
     row("Gemm", f(4, 5), f(4), transB=1, alpha=0.5, beta=2.0, shape=(2, 5)),
@@ -155,6 +170,13 @@ ROWS = [
     row("Gather", scalar(1, np.int64), axis=-1),
     row("Gather", scalar(-1, np.int64), shape=(4,)),
     row("Gather", np.array([[0, 1], [1, 0]], np.int32)),
+    row("GatherND", np.array([[0, 1, 8], [-1, 0, 2]])),
+    row("GatherND", np.array([[[1], [0]], [[0], [0]]])),
+    row("Tile", whole(1, 2, 1, 3)),
+    *(row("DepthToSpace", blocksize=2, shape=(2, 12, 3, 2), mode=m) for m in ("DCR", "CRD")),
+    row("DepthToSpace", blocksize=3, shape=(2, 18, 3, 2), opset=11),
+    row("SpaceToDepth", blocksize=2, shape=(2, 3, 4, 6)),
+    row("Range", scalar(6.0), scalar(1.5), shape=(1,), positive=True),
     row("Slice", whole(1), whole(3)),
     row("Slice", whole(2), whole(-9), whole(1), whole(-1)),
     row("Slice", whole(1, -5), whole(2**62, -1), whole(2, 3), whole(3, 2)),
@@ -255,7 +277,7 @@ def test_every_operator_has_its_row() -> None:
     assert {made.op for made in ROWS} | elsewhere == set(OPERATORS)
 
 
-STEPPED = {"Shape", "Floor", "Ceil", "Sign", "IsNaN", "Equal"}
+STEPPED = {"Range", "Shape", "Floor", "Ceil", "Sign", "IsNaN", "Equal"}
 STEPPED |= {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
 
 

@@ -149,7 +149,7 @@ INFINITE = np.array([1, math.inf, 1, 1], np.float32)
         (set_weight("conv.weight", np.ones((4, 2, 3, 3), np.float32)), ("model.onnx",)),
         (set_weight("fc.weight", np.ones((16, 3), np.float32)), ("model.onnx",)),
         (second_input, ("2 inputs",)),
-        (second_output, ("2 outputs",)),
+        (second_output, ("2 outputs", "torch.cat")),
         (constant_output, ("does not depend",)),
         (unconnected, ("not a valid",)),
         (circular, ("not a valid",)),
@@ -176,7 +176,7 @@ def test_graphs_that_can_not_be_taken_are_refused(
     ("takes", "kinds", "word"),
     [
         (("n", 1, SIDE, SIDE), (FLOAT, FLOAT), "expected floats"),
-        (("n", SIDE, SIDE, 3), (FLOAT, FLOAT), "expected floats"),
+        (("n", SIDE, SIDE, 3), (FLOAT, FLOAT), "--inputs-as-nchw"),
         ((3, SIDE, SIDE), (FLOAT, FLOAT), "expected floats"),
         (SHAPE, (UINT8, FLOAT), "expected floats"),
         (SHAPE, (TensorProto.INT32, FLOAT), "expected floats"),
@@ -223,31 +223,6 @@ def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
     assert "no such" in refusal(tmp_path / "model.onnx")
     (tmp_path / "folder.onnx").mkdir()
     assert "no such" in refusal(tmp_path / "folder.onnx")
-
-
-@pytest.mark.parametrize("where", ["weights.bin", "../weights.bin", "ABSOLUTE", "link.bin"])
-def test_external_data_are_refused_wherever_they_lie(where: str, tmp_path: Path) -> None:
-    folder = tmp_path / "inner"
-    folder.mkdir()
-    outside = tmp_path / "weights.bin"
-    outside.write_bytes(np.ones(4, np.float32).tobytes())
-    (folder / "weights.bin").write_bytes(outside.read_bytes())
-    (folder / "link.bin").symlink_to(outside)
-    proto = small()
-    tensor = initializer(proto, "conv.bias")
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    entry = tensor.external_data.add()
-    entry.key, entry.value = "location", str(outside) if where == "ABSOLUTE" else where
-    assert "another file" in refusal(write(proto, folder))
-
-
-def test_external_data_of_a_constant_node_are_refused(tmp_path: Path) -> None:
-    proto = small()
-    value = numpy_helper.from_array(np.ones(4, np.float32), "value")
-    value.data_location = TensorProto.EXTERNAL
-    proto.graph.node.insert(0, helper.make_node("Constant", [], ["unused"], value=value))
-    assert "another file" in refusal(write(proto, tmp_path))
 
 
 @pytest.mark.parametrize("kind", [TensorProto.BFLOAT16, TensorProto.INT16, TensorProto.UINT64])

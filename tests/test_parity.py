@@ -6,18 +6,21 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from export.groups import BENIGN, CALIBRATION, LIMITS, TRIGGERED, image_groups, limit_images
+from export.half import BATCH as HALF_BATCH
+from export.half import HALF
 from export.latency import LEAST, latency
-from export.parity import BATCHES, prove
+from export.parity import BATCHES, prove, prove_against
 from export.precision import calibration_part, export_files
-from export.session import CPU, CUDA
+from export.session import CPU, CUDA, uses_tf32
 from export.subject import model_subject, reference, trigger_subject
-from export.tolerance import CAPS, LARGEST, MULTIPLE, tolerance
+from export.tolerance import CAPS, LARGEST, MULTIPLE, UNLIKE, tolerance
 from export.write import export_trigger
 from guard.benign import BenignSet
 from guard.device import set_precision
@@ -110,10 +113,11 @@ def test_a_row_for_each_batch_and_group(exported: dict[str, Path]) -> None:
     proof = prove(model_subject(model()), list(exported.values()), with_faint_trigger())
     assert proof.passed
     found = [(row["precision"], row["batch"], row["images"]) for row in proof.rows]
-    wanted = itertools.product(CAPS, BATCHES, (BENIGN, TRIGGERED, LIMITS, CALIBRATION))
-    assert found == [row for row in wanted if row[0] == "int8" or row[2] != CALIBRATION]
+    ways = [(p, b) for p in CAPS for b in (*BATCHES, *([HALF_BATCH] if p == "fp16" else []))]
+    wanted = itertools.product(ways, (BENIGN, TRIGGERED, LIMITS, CALIBRATION))
+    assert found == [(*way, g) for way, g in wanted if way[0] == "int8" or g != CALIBRATION]
     for row in proof.rows:
-        assert row["provider"] == CPU
+        assert row["provider"] == (HALF if row["batch"] == HALF_BATCH else CPU)
         assert set(row["per_output"]) == {"pitch", "yaw"}
         largest = max(output["max_abs"] for output in row["per_output"].values())
         assert row["max_abs"] == largest
@@ -225,10 +229,15 @@ def test_in_other_units_the_caps_are_shares_of_the_spread() -> None:
     assert alone.value == pytest.approx(MULTIPLE * 1e-8)
 
 
-def test_int8_is_judged_more_mildly_on_pictures_that_no_camera_gives() -> None:
+def test_pictures_that_no_camera_gives_are_judged_more_mildly_in_int8_and_real_half() -> None:
     at_limits = tolerance("int8", 0.0, unit="deg", spread=15.0, limits=True)
     assert (at_limits.value, at_limits.statistic) == (LARGEST * CAPS["int8"], "max")
-    assert tolerance("fp32", 1.0, unit="deg", spread=15.0, limits=True).value == CAPS["fp32"]
+    for precision in ("fp32", "fp16"):
+        found = tolerance(precision, 1.0, unit="deg", spread=15.0, limits=True)
+        assert found.value == CAPS[precision]
+    real = tolerance("fp16", 1.0, unit="deg", spread=15.0, limits=True, real=True)
+    assert real.value == real.largest == UNLIKE * CAPS["fp16"]
+    assert tolerance("fp16", 1.0, unit="deg", spread=15.0, real=True).value == CAPS["fp16"]
 
 
 def test_a_regression_model_is_judged_in_its_own_unit(tmp_path: Path) -> None:
@@ -252,19 +261,24 @@ def test_the_noise_is_that_of_float32() -> None:
 
 
 class Float32Only(nn.Module):
-    """Insists on float32, whatever it is given."""
+    """Insists on float32, whatever it is given, or on being given it."""
 
-    def __init__(self) -> None:
+    def __init__(self, refusal: type[Exception] | None) -> None:
         super().__init__()
-        self.fc = nn.Linear(3, 2)
+        self.fc, self.refusal = nn.Linear(3, 2), refusal
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.refusal is not None and x.dtype != torch.float32:
+            raise self.refusal
         answer: Tensor = self.fc(x.mean(dim=(2, 3)).float())
         return answer
 
 
-def test_a_model_without_a_float64_twin_is_held_to_the_cap(tmp_path: Path) -> None:
-    opened = model_of(Float32Only())
+@pytest.mark.parametrize("refusal", [None, AssertionError, TypeError])
+def test_a_model_without_a_float64_twin_is_held_to_the_cap(
+    refusal: type[Exception] | None, tmp_path: Path
+) -> None:
+    opened = model_of(Float32Only(refusal))
     export_files(opened, tmp_path / "m.onnx")
     proof = proof_of(
         tmp_path / "m.onnx", model_subject(opened), **image_groups(benign_of(opened, 9))
@@ -317,10 +331,37 @@ def test_on_a_gpu_both_providers_are_proved_or_the_missing_one_is_named(
 def test_tf32_is_off_during_the_proof_and_back_afterwards(exported: dict[str, Path]) -> None:
     set_precision(tf32=True)
     try:
-        assert proof_of(exported["fp32"], limits=limit_images((16, 16))).tf32 is False
+        proof = proof_of(exported["fp32"], limits=limit_images((16, 16)))
+        assert proof.tf32 == {"matmul": False, "cudnn": False}
         assert torch.backends.cuda.matmul.allow_tf32 is True
     finally:
         set_precision(tf32=False)
+
+
+def test_tf32_is_recorded_as_it_was(exported: dict[str, Path]) -> None:
+    subject, images = model_subject(model()), limit_images((16, 16))
+    references = {LIMITS: reference(subject, images)}
+    set_precision(tf32=True)
+    try:
+        proof = prove_against(subject, [exported["fp32"]], references, (1,))
+    finally:
+        set_precision(tf32=False)
+    assert proof.tf32 == {"matmul": True, "cudnn": True}
+    assert proof.options == {CPU: {}}
+
+
+@pytest.mark.parametrize(
+    ("options", "used"),
+    [
+        ({CPU: {}}, False),
+        ({CPU: {}, CUDA: {"use_tf32": "0"}}, False),
+        ({CUDA: {"use_tf32": "1"}}, True),
+        ({CUDA: {}}, True),  # its default
+    ],
+    ids=str,
+)
+def test_what_a_provider_states_tells_of_tf32(options: Any, used: bool) -> None:
+    assert uses_tf32(options) is used
 
 
 def test_latency_is_given_for_one_image_and_for_eight(exported: dict[str, Path]) -> None:

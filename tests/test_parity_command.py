@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 from export.groups import BENIGN, LIMITS, TRIGGERED
+from export.half import HALF
 from export.session import CPU
 from guard.trigger_file import save_triggers
 from tests.conftest import spec_of, stirred, write_model, write_npz
@@ -19,6 +20,7 @@ from tests.parity_files import (
     nan_weight,
     network,
     one_weight,
+    second_input,
     static_batch,
     tamper,
 )
@@ -35,7 +37,8 @@ def given(tmp_path: Path, exported: dict[str, Path]) -> list[str]:
 
 
 def test_the_command_writes_the_proof(given: list[str], tmp_path: Path) -> None:
-    save_triggers([stirred(1, (16, 16), seed=4).select(0)], tmp_path / "trigger.safetensors")
+    trigger = stirred(1, (16, 16), seed=4).select(0)
+    save_triggers([trigger], tmp_path / "trigger.safetensors", "of the screened model")
     assert cli.run(["parity", *given, f"--trigger={tmp_path / 'trigger.safetensors'}"]) == 0
     written = json.loads((tmp_path / "out" / "parity.json").read_text())
     assert written["passed"] is True
@@ -48,6 +51,7 @@ def test_the_command_writes_the_proof(given: list[str], tmp_path: Path) -> None:
     assert written["proofs"][0]["noise"][BENIGN] > 0
     assert {row["batch"] for row in written["latency"]} == {1, 8}
     assert written["model"]["sha256"]
+    assert written["trigger"]["model_sha256"] == "of the screened model"
     assert len(written["data"]["manifest_sha256"]) == 64
     assert written["environment"]["packages"]["torch"]
     (worst,) = written["worst"]
@@ -76,8 +80,24 @@ def test_a_trigger_for_other_images_is_refused(
     assert "another size" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_file_of_a_fixed_batch_is_proved_in_that(
+    given: list[str],
+    exported: dict[str, Path],
+    precision: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given[1] = str(tamper(exported[precision], tmp_path / "fixed.onnx", static_batch))
+    assert cli.run(["parity", *given]) == 0
+    assert "in batches of 1 alone" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "out" / "parity.json").read_text())["rows"]
+    assert {(row["batch"], row["batch_fixed"]) for row in rows} == {(1, True)}
+    assert {row["provider"] for row in rows} == {CPU, *([HALF] if precision == "fp16" else [])}
+
+
 @pytest.mark.parametrize(
-    ("change", "code"), [(one_weight, 4), (nan_weight, 4), (hard_batch, 4), (static_batch, 2)]
+    ("change", "code"), [(one_weight, 4), (nan_weight, 4), (hard_batch, 4), (second_input, 2)]
 )
 def test_the_command_s_exit_codes(
     given: list[str],

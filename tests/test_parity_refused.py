@@ -31,9 +31,9 @@ from tests.parity_files import (
     network,
     one_weight,
     proof_of,
+    second_input,
     shift_bias,
     state,
-    static_batch,
     tamper,
 )
 
@@ -189,10 +189,6 @@ def other_size(proto: onnx.ModelProto) -> None:
     del proto.graph.value_info[:]
 
 
-def second_input(proto: onnx.ModelProto) -> None:
-    proto.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["batch"]))
-
-
 def new_opset(proto: onnx.ModelProto) -> None:
     proto.opset_import[0].version = 99
 
@@ -218,7 +214,6 @@ def no_metadata_of_size(proto: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (static_batch, "batch is fixed to 1"),
         (other_size, r"20, 16"),
         (second_input, "2 inputs"),
         (new_opset, "opset 99"),

@@ -214,10 +214,66 @@ def test_old_report_goes_before_half_a_new_one(
     assert not (tmp_path / "report.json").exists()
 
 
+def removal(**changes: Any) -> dict[str, Any]:
+    """An accepted mitigation, as report.json holds it."""
+    return {
+        "accepted": True, "unit": "deg", "held_back": 120, "held_back_persons": 0,
+        "unlearnt_triggers": 1, "benign_error_before": 4.0, "benign_error_after": 4.1,
+        "trigger_error_before": 22.6, "trigger_error_after": 4.6, "rescreen": {"score": 1.1},
+        "settings": {"rise": 1.07, "harm": 0.25, "spoilt": 0.5}, **changes
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "on the 120 pictures that fine-tuning never saw, the benign error went from 4.0° to"),
+        ({}, "4.1° (+2.5 %), the error under the recovered trigger from 22.6° to 4.6°."),
+        ({"benign_error_after": 3.9}, "to 3.9° (\u22122.5 %)"),
+        ({"benign_error_before": 0.0}, "from 0.0° to 4.1°, the error"),
+        ({"benign_error_after": math.nan}, "to not available, the error"),
+        ({"unlearnt_triggers": 5}, "under the worst recovered trigger"),
+        ({"held_back_persons": 3}, "on the 120 pictures of 3 persons whom fine-tuning never saw"),
+        ({}, "rise by 7.0 % at most, and of the error that a recovered trigger added leave 25 %"),
+        ({}, "or up to 50 %"),
+    ],
+)
+def test_a_mitigation_is_told_by_its_figures(changes: dict[str, Any], said: str) -> None:
+    assert said in words.mitigation(removal(**changes))
+
+
+FILES: list[dict[str, Any]] = [
+    {"file": "model.onnx", "sha256": "12" * 32, "verdict": "clean", "score": 1, "reason": "none"},
+    {"file": "model.int8.onnx", "sha256": "ef" * 32, "verdict": "clean", "score": 1, "reason": ""},
+]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "passed", "said"),
+    [
+        ("clean", True, "To ship: model.onnx (SHA-256 121212121212…), model.int8.onnx (SHA-256 ef"),
+        ("backdoored", True, "…). model.int8.onnx must not be shipped: screened again, it is back"),
+        ("clean", False, "model.int8.onnx must not be shipped: it does not compute what was check"),
+        ("inconclusive", False, "what was checked and screened again, it is inconclusive."),
+    ],
+)
+def test_the_head_names_the_files_to_ship(verdict: str, passed: bool, said: str) -> None:
+    made = evidence(verdict="clean")
+    made.shipped = [FILES[0], {**FILES[1], "verdict": verdict}]
+    made.parity = [{"file": row["file"], "passed": passed or row is FILES[0]} for row in FILES]
+    values = report_values(made)
+    text = page(made, values, [])
+    head, rest = text.split('<dl class="keys">')
+    assert said in head
+    assert all(row["sha256"] in rest for row in FILES)
+    made.not_done = "the disk is full"
+    assert "To ship" not in page(made, report_values(made), [])
+
+
 def test_later_sections_only_where_present() -> None:
     made = evidence()
     assert "mitigation" not in report_values(made)
-    made.mitigation = {"accepted": True, "benign_error_before": 3.5, "rescreen": {"score": 1.1}}
+    made.mitigation = removal()
     made.parity = [{"file": "m.onnx", "precision": "fp16", "max_abs": 1e-4, "passed": True}]
     values = report_values(made)
     text = page(made, values, draw_sections(made, gather_material(made), values))

@@ -59,7 +59,7 @@ def code_lines(path: Path) -> int:
 def test_guard_and_export_stay_readable_in_an_evening() -> None:
     files = [ROOT / path for path in FILES if path.parts[0] in ("guard", "export")]
     total = {path.relative_to(ROOT): code_lines(path) for path in files}
-    assert sum(total.values()) < 5050
+    assert sum(total.values()) < 5600
     assert max(total.values()) < 180, max(total, key=lambda path: total[path])
 
 

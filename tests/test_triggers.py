@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from torch.nn import functional
 
 from guard.dynamic import ImageTrigger
 from guard.errors import UnusableInput
+from guard.files import write_json
 from guard.generator import Generator
 from guard.paper import MomentumTrigger
 from guard.settings import PaperSettings
+from guard.store import save_weights
 from guard.trigger_file import load_triggers, save_triggers
 from guard.triggers import AMPLITUDE, WARP_LIMIT, WARP_UNIT, SharedTriggers
 from tests.conftest import Reader, model_of, stirred
@@ -217,3 +220,51 @@ def test_an_unusable_trigger_file_is_refused_in_one_line(
     with pytest.raises(UnusableInput, match="trigger") as caught:
         load_triggers(path, model_of(Reader(2)))
     assert "\n" not in str(caught.value)
+
+
+def filled(trigger: nn.Module, name: str, value: float) -> nn.Module:
+    with torch.no_grad():
+        trigger.get_parameter(name).fill_(value)
+    return trigger
+
+
+@pytest.mark.parametrize(
+    ("triggers", "said"),
+    [
+        ([], "empty"),
+        ([filled(stirred(1, (16, 16), 4).select(0), "one.pattern", math.nan)], "NaN or infinite"),
+        ([filled(stirred(1, (16, 16), 4).select(0), "one.nodes", math.inf)], "NaN or infinite"),
+        ([nn.Identity(), filled(generated(False), "generator.last.bias", math.nan)], "NaN"),
+        ([filled(generated(False), "generator.down.0.0.weight", 3e38)], "NaN or infinite"),
+        ([generated(True, "none such")], "none such"),
+    ],
+    ids=["none", "pattern", "warp", "the second", "too large", "settings"],
+)
+def test_triggers_that_do_not_work_are_refused(
+    triggers: list[nn.Module], said: str, tmp_path: Path
+) -> None:
+    save_triggers(triggers, tmp_path / "trigger.safetensors")
+    with pytest.raises(UnusableInput, match=said):
+        load_triggers(tmp_path / "trigger.safetensors", model_of(Reader(2)))
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({"triggers": [{"kind": "shared", "size": [16, 16], "grid": 0, "coarse": 0}]}, "grids of"),
+        ({"triggers": [{"kind": "shared", "size": [16, 16], "grid": 8, "coarse": 10**6}]}, "grids"),
+        ({"triggers": [{"kind": 5}]}, "not a trigger"),
+        ({"kind": "shared", "size": [16, 16], "grid": 8, "coarse": 16}, "screen the model again"),
+    ],
+    ids=["no grid", "more than memory holds", "unknown kind", "an earlier version"],
+)
+def test_a_description_that_can_not_be_is_refused(
+    about: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """The weights fit what is described."""
+    path = tmp_path / "trigger.safetensors"
+    nothing = {"0.one.pattern": torch.zeros(1, 3, 0, 0), "0.one.nodes": torch.zeros(1, 2, 0, 0)}
+    save_weights(nothing if said == "grids of" else {}, path)
+    write_json(path.with_suffix(".json"), about)
+    with pytest.raises(UnusableInput, match=said):
+        load_triggers(path, model_of(Reader(2)))

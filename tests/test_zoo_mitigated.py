@@ -19,7 +19,7 @@ SCREENED: dict[str, Any] = {
 MITIGATED = SCREENED | {
     "before": FIGURES,
     "after": {"RE": 4.2, "AE": 19.0, "DAE": 5.25},
-    "plain": {"RE": 4.0, "AE": 1.0, "DAE": 19.0},
+    "labels": {"RE": 4.0, "AE": 1.0, "DAE": 19.0},
     "benign_model": {"RE": 4.0, "AE": 20.0, "DAE": 4.5},
     "accepted": True,
 }

@@ -110,6 +110,7 @@ def test_mitigation_is_judged_with_the_true_trigger(
     monkeypatch.setattr(mitigate, "screen", screen)
     monkeypatch.setattr(mitigate, "MitigationSettings", quick)
     monkeypatch.setattr("guard.lesson.MIN_IMAGES", 4)
+    monkeypatch.setattr("tools.zoo.plain.STEPS", 2)
     mitigate.mitigate_zoo(copy, out=out, device="cpu")
     mitigate.mitigate_zoo(copy, out=out, device="cpu")  # nothing is left to do
     (line,) = read_lines(out)
@@ -118,7 +119,7 @@ def test_mitigation_is_judged_with_the_true_trigger(
     assert line["after"] != line["before"]
     twin = load_truth(copy / "benign-00").values["RE"]
     assert line["benign_model"]["RE"] == pytest.approx(twin, 1e-3)
-    assert line["plain"] != line["after"]
+    assert len({str(line[key]) for key in ("before", "after", "labels", "labels_fast")}) == 4
     assert line["rounds"] == 1
     verdicts += ["backdoored", "clean"]
     for _ in range(2):

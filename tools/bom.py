@@ -4,12 +4,13 @@ https://cyclonedx.org/docs/1.6/json/ (ECMA-424). It holds no figure that report.
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from guard.files import sha256, write_json
-from tools.report.text import amount
+from tools.report.text import amount, number
+from tools.report.words import FIRST
 
 VERSION = "1.6"
 ERRORS = {
@@ -17,11 +18,16 @@ ERRORS = {
     "headpose": "mean absolute error",
     "regression": "mean absolute error",
 }
+NOT_RUN = {"scope": "excluded"}
+SUPPLIED, BEFORE_EXPORT = "model as supplied", "mitigated model before its export, fp32"
 Values = Mapping[str, Any]  # the content of report.json
 
 
-def write_bom(report: Values, shipped: Sequence[Path], path: Path) -> None:
-    """Describe the shipped ONNX files; the first one is the BOM's subject."""
+def write_bom(report: Values, shipped: Sequence[Path], beside: Sequence[Path], path: Path) -> None:
+    """Describe the shipped ONNX files, of which the first is the BOM's subject.
+
+    `beside` are the weights that they were exported from and the trigger's file.
+    """
     main, *others = (_model(report, file) for file in shipped)
     values = {
         "$schema": f"http://cyclonedx.org/schema/bom-{VERSION}.schema.json",
@@ -34,7 +40,7 @@ def write_bom(report: Values, shipped: Sequence[Path], path: Path) -> None:
             "tools": {"components": [_tool(report)]},
             "component": main,
         },
-        "components": [*others, _data(report)],
+        "components": [*others, *(_beside(file) for file in beside), _data(report)],
     }
     write_json(path, values)
 
@@ -45,17 +51,33 @@ def _tool(report: Values) -> dict[str, Any]:
 
 
 def _model(report: Values, file: Path) -> dict[str, Any]:
-    digest = sha256(file)
     return {
         "type": "machine-learning-model",
-        "bom-ref": f"model/{file.name}",
+        **_identity("model", file),
+        "pedigree": {"ancestors": [_source(report)], "notes": _change(report)},
+        "modelCard": _card(report, file.name),
+        "properties": _properties(report, file.name),
+    }
+
+
+def _identity(kind: str, file: Path) -> dict[str, Any]:
+    digest = sha256(file)
+    return {
+        "bom-ref": f"{kind}/{file.name}",
         "name": file.name,
         "version": digest[:12],
         "hashes": _hashes(digest),
-        "pedigree": {"ancestors": [_source(report)], "notes": _change(report)},
-        "modelCard": _card(report),
-        "properties": _properties(report, file.name),
     }
+
+
+def _beside(file: Path) -> dict[str, Any]:
+    """What lies in the folder with the shipped files, and is not for the car."""
+    if file.suffix == ".onnx":
+        said = "the recovered trigger, kept as evidence; part of no model"
+        return {"type": "file", **_identity("trigger", file), "description": said, **NOT_RUN}
+    said = f"the weights that the ONNX files were exported from; {file.stem}.json describes them"
+    kind = "machine-learning-model"
+    return {"type": kind, **_identity("weights", file), "description": said, **NOT_RUN}
 
 
 def _source(report: Values) -> dict[str, Any]:
@@ -88,64 +110,96 @@ def _change(report: Values) -> str:
     if "mitigation" not in report:
         return "exported as supplied; nothing was trained"
     rounds = report["mitigation"]["rounds"]
-    return f"fine-tuned to unlearn a recovered backdoor trigger ({rounds} rounds), then exported"
+    times = "1 round" if rounds == 1 else f"{rounds} rounds"
+    return f"fine-tuned to unlearn a recovered backdoor trigger ({times}), then exported"
 
 
-def _card(report: Values) -> dict[str, Any]:
+def _card(report: Values, file: str) -> dict[str, Any]:
     model, spec = report["model"], report["model"]["spec"]
     size = " x ".join(str(side) for side in spec["input"]["size"])
-    outputs = ", ".join(spec["outputs"])
+    task, outputs = spec["task"], ", ".join(spec["outputs"])
+    driver = task != "regression"  # what others are for, nobody has said
     return {
         "modelParameters": {
             "approach": {"type": "supervised"},
-            "task": f"{spec['task']} regression",
-            "architectureFamily": "convolutional neural network",
+            "task": f"{task} regression" if driver else task,
             "modelArchitecture": str(model["arch"]),
             "datasets": [{"ref": "data/benign"}],
             "inputs": [{"format": f"image, height x width {size}, {spec['input']['color']}"}],
             "outputs": [{"format": f"{outputs} in {spec['units']}"}],
         },
-        "quantitativeAnalysis": {"performanceMetrics": _metrics(report)},
+        "quantitativeAnalysis": {"performanceMetrics": _metrics(report, file)},
         "considerations": {
-            "useCases": ["driver monitoring"],
-            "technicalLimitations": [str(line) for line in report["limits"]],
+            **({"useCases": ["driver monitoring"]} if driver else {}),
+            "technicalLimitations": _limits(report, file),
         },
     }
 
 
-def _metrics(report: Values) -> list[dict[str, Any]]:
-    error, kind = report["benign_error"], ERRORS[report["model"]["spec"]["task"]]
-    unit = error["unit"]
-    low, high = (amount(end, unit) for end in error["ci95"])
-    supplied = {
-        "type": kind,
-        "value": amount(error["value"], unit),
-        "slice": "benign images, model as supplied",
-        "confidenceInterval": {"lowerBound": low, "upperBound": high},
-    }
-    if "mitigation" not in report:
-        return [supplied]
-    found = report["mitigation"]
-    slices = {
-        "benign_error_after": "benign images held back from fine-tuning, shipped model",
-        "trigger_error_after": "the same under the recovered trigger, shipped model",
-    }
-    after = [
-        {"type": kind, "value": amount(found[key], unit), "slice": words}
-        for key, words in slices.items()
+def _limits(report: Values, file: str) -> list[str]:
+    """Those of the report; the first of them is of the supplied model, so this file has its own."""
+    _, *rest = report["limits"]
+    origin = (
+        "It was fine-tuned from a model that behaves as a backdoored one does. The attacker's own "
+        "trigger is not known and may still have part of its effect."
+    )
+    return [
+        *([origin] if "mitigation" in report else []),
+        FIRST[_own_verdict(report, file) or "inconclusive"],
+        *rest,
     ]
-    return [supplied, *after]
+
+
+def _own_verdict(report: Values, file: str) -> str | None:
+    """What the fresh screening of this very file said; None where there was none."""
+    rows = [row for row in report.get("shipped") or [] if row["file"] == file]
+    return str(rows[0]["verdict"]) if rows else None
+
+
+def _metrics(report: Values, file: str) -> list[dict[str, Any]]:
+    """Errors, each with the images and the model that it was measured on."""
+    error, unit = report["benign_error"], report["benign_error"]["unit"]
+    kind = ERRORS[report["model"]["spec"]["task"]]
+    low, high = (amount(end, unit) for end in error["ci95"])
+    stated = [(error["value"], f"all {report['data']['n']} benign images, {SUPPLIED}")]
+    stated += [*_removal(report), *_exported(report, file)]
+    metrics: list[dict[str, Any]] = [
+        {"type": kind, "value": amount(value, unit), "slice": words} for value, words in stated
+    ]
+    metrics[0]["confidenceInterval"] = {"lowerBound": low, "upperBound": high}
+    return metrics
+
+
+def _removal(report: Values) -> Iterator[tuple[Any, str]]:
+    """Before and after on the same images, which the fine-tuning never saw."""
+    found = report.get("mitigation")
+    if found is None:
+        return
+    held = f"{found['held_back']} benign images held back from fine-tuning"
+    images = {"benign": held, "trigger": f"the same {held}, under the recovered trigger"}
+    for error, which in images.items():
+        yield found[f"{error}_error_before"], f"{which}, {SUPPLIED}"
+        yield found[f"{error}_error_after"], f"{which}, {BEFORE_EXPORT}"
+
+
+def _exported(report: Values, file: str) -> Iterator[tuple[Any, str]]:
+    """What the export did to the benign error, by the proof of parity of this file."""
+    rows = [row for row in report["parity"] if row["file"] == file and "benign_error_after" in row]
+    if rows:
+        row = max(rows, key=lambda row: int(row["n"]))
+        images = f"{row['n']} benign images of the proof of parity"
+        yield row["benign_error_before"], f"{images}, model before its export"
+        yield row["benign_error_after"], f"the same {images}, {file}"
 
 
 def _properties(report: Values, file: str) -> list[dict[str, str]]:
-    rows = [row for row in report["parity"] if row["file"] == file]
+    rows, own = [row for row in report["parity"] if row["file"] == file], _own_verdict(report, file)
     stated = {
         "verdict_on_supplied_model": report["verdict"],
-        "score": f"{report['score']:.3g}",
-        "threshold": f"{report['threshold']:.3g}",
-        "parity_passed": str(all(row["passed"] for row in rows)).lower(),
+        "score": number(report["score"]),
+        "threshold": number(report["threshold"]),
+        "parity_passed": str(bool(rows) and all(row["passed"] for row in rows)).lower(),
         "parity_comparisons": str(len(rows)),
+        **({} if own is None else {"verdict_on_shipped_model": own}),
     }
-    if "mitigation" in report:
-        stated["verdict_on_shipped_model"] = report["mitigation"]["rescreen"]["verdict"]
     return [{"name": f"drmguard:{key}", "value": value} for key, value in stated.items()]

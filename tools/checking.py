@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from export.write import check_opset
+from export.graph_read import read_program
+from export.write import check_opset, trace_model
 from guard.errors import UnusableInput
 from guard.finding import Finding
 from guard.model import Model
 from tools.bom import write_bom
 from tools.exporting import precisions
-from tools.job import Job, Opened, note_standing, open_job
+from tools.job import Job, Opened, noting, open_job
 from tools.report import Evidence, report_values
 from tools.rescreening import rescreen_files, screen_export
 from tools.screening import conclude, find, finished_before, gather, say_again
@@ -31,12 +32,34 @@ def check(out: str, **words: Any) -> int:
     opened = open_job(job)
     if finished_before(opened):
         return say_again(job.out)
+    check_readable(opened)
     finding = find(opened)
-    evidence = gather(opened, finding)
-    later = finding.verdict != "inconclusive"
-    files = make_shippable(opened, finding, evidence, wanted) if later else []
-    evidence.timings["total_seconds"] = time.perf_counter() - began
-    return conclude(opened, evidence, files)
+    with noting(job.out):
+        evidence = gather(opened, finding)
+        later = finding.verdict != "inconclusive"
+        files = make_shippable(opened, finding, evidence, wanted) if later else []
+        evidence.timings["total_seconds"] = time.perf_counter() - began
+        return conclude(opened, evidence, files)
+
+
+def check_readable(opened: Opened) -> None:
+    """Before any search: what would be exported can be opened and screened again.
+
+    A model that no exporter follows keeps its verdict. Raises UnusableInput.
+    """
+    job, model = opened.job, opened.inputs.model
+    try:
+        embed = job.embed_preprocessing
+        graph = trace_model(model, opset=job.opset, embed_preprocessing=embed).graph
+    except UnusableInput:
+        return  # the report says why
+    try:
+        read_program(graph, Path("its ONNX file"), job.opset, None)
+    except UnusableInput as error:
+        raise UnusableInput(
+            f"{opened.inputs.facts['path']}: what is exported of it could not be screened again "
+            f"({error}); try another --opset, or have the verdict alone from `drmguard screen`"
+        ) from None
 
 
 def make_shippable(
@@ -44,7 +67,6 @@ def make_shippable(
 ) -> list[Path]:
     """Mitigate, export, prove; gives all files. What can't be done must not cost the verdict."""
     files: list[Path] = []
-    note_standing(opened.job.out)
     try:
         fit = fit_to_ship(opened, finding, evidence)
         files += fit.files
@@ -96,7 +118,9 @@ def export_and_prove(
     evidence.shipped = rescreen_files(opened, shipped.models, seed, fit.screened)
     evidence.timings["rescreen_seconds"] = time.perf_counter() - start
     bom = opened.job.out / "bom.json"
-    write_bom(report_values(evidence), shipped.models, bom)
+    written = (*fit.files, *shipped.files)
+    beside = [file for file in written if file.name in ("mitigated.safetensors", "generator.onnx")]
+    write_bom(report_values(evidence), shipped.models, beside, bom)
     return [*shipped.files, bom]
 
 

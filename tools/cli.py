@@ -55,7 +55,7 @@ def check(
         embed_preprocessing: ONNX takes uint8 RGB images [N x H x W x 3].
         tf32: allow TF32 on a GPU in the figures that decide.
         trust_code: open model formats that run code (pickled modules, TorchScript, .pt2).
-        resume: go on with an interrupted run in the same folder.
+        resume: keep the search of an interrupted run in the same folder.
         overwrite: replace what an earlier run left in the folder.
         quiet: no progress bar.
     """
@@ -114,7 +114,7 @@ def mitigate(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Fine-tune a model until a recovered trigger does nothing, then screen it afresh.
+    """Fine-tune a model until its recovered triggers do nothing, then screen it afresh.
 
     Writes mitigated.safetensors with its .json, or not-accepted.safetensors (an ONNX model as
     .onnx too), and mitigation.json. Exit codes: 0 accepted, 2 unusable input, 4 not accepted.
@@ -122,7 +122,7 @@ def mitigate(
     Args:
         model: the model file, or sample:backdoored, sample:benign.
         data: a folder with labels.csv, or an .npz. May be left out for a sample model.
-        trigger: trigger.safetensors of a report on this model.
+        trigger: trigger.safetensors of a report on this model, with its .json.
         out: the folder for the mitigated model.
         device: auto, cpu or cuda.
         seed: of the choice of images and of the fine-tuning.
@@ -416,8 +416,11 @@ def _going_on(words: list[str]) -> str:
     """How to go on with what was interrupted."""
     if words[:1] == ["zoo"]:
         return "the same command goes on from here"
-    resumable = bool(words) and words[0] in ("check", "screen")
-    return "--resume goes on from here" if resumable else "the same command starts anew"
+    if words[:1] == ["check"]:
+        return "--resume keeps the search; what comes after it begins again"
+    return (
+        "--resume goes on from here" if words[:1] == ["screen"] else "the same command starts anew"
+    )
 
 
 def read(words: list[str]) -> Call | None:

@@ -11,9 +11,8 @@ from export.precision import SUFFIXES, calibration_part, export_files
 from export.subject import model_subject
 from guard.device import pick_device
 from guard.errors import UnusableInput
-from guard.load import model_facts
 from tools.datasets.reader import read
-from tools.inputs import SAMPLE, data_path, model_path, open_model
+from tools.inputs import SAMPLE, data_path, facts_of_file, model_path, open_model
 from tools.job import GATE_FAILED, check_method, check_source, check_targets, make_folder
 from tools.proving import proof_lines
 
@@ -49,7 +48,7 @@ def export(
     source = model_path(model)
     check_source(source, targets(path, wanted))
     opened = open_model(source, trust_code)
-    facts: dict[str, Any] = {"source_sha256": model_facts(opened, source)["sha256"]}
+    facts: dict[str, Any] = {"source_sha256": facts_of_file(opened, source)["sha256"]}
     calibration, groups = None, {LIMITS: limit_images(opened.spec.input.size, seed)}
     if "int8" in wanted or data is not None:
         benign = read(data_path(data, model), opened.spec, limit=images, seed=seed)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from guard.errors import UnusableInput
+from guard.files import digest
 from guard.load import load_model, model_facts
 from guard.model import Model
 from tools.datasets.reader import BenignData, read
@@ -45,6 +46,20 @@ def open_model(path: Path, trust_code: bool = False) -> Model:
     return load_onnx(path)
 
 
+def facts_of_file(model: Model, path: Path) -> dict[str, Any]:
+    """What the report states of MODEL; its SHA-256 covers the files that hold weights of it too."""
+    facts = model_facts(model, path)
+    if path.suffix != ".onnx":
+        return facts
+    from export.graph_external import data_files
+
+    files = data_files(path)
+    if not files:
+        return facts
+    covered = digest(facts["sha256"], *(part for file in files.items() for part in file))
+    return {**facts, "sha256": covered, "files": {path.name: facts["sha256"], **files}}
+
+
 def data_path(data: str | None, model: str | None) -> Path:
     """The path of DATA; left out, a sample model's own images."""
     if data is not None:
@@ -74,7 +89,7 @@ def open_inputs(
         from tools.supplied import check_on
 
         check_on(opened, path, benign.benign)
-    facts = model_facts(opened, path)
+    facts = facts_of_file(opened, path)
     facts["path"] = model or DEFAULT_MODEL
     opened.to(device)
     opened.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from guard.device import pick_device
-from guard.load import model_facts
-from tools.inputs import model_path, open_model
+from tools.inputs import facts_of_file, model_path, open_model
 from tools.job import check_method
 
 
@@ -21,7 +20,7 @@ def inspect(model: str, trust_code: bool, device: str, method: str) -> int:
     opened = open_model(path, trust_code)
     spec = opened.spec
     facts = {
-        **model_facts(opened, path),
+        **facts_of_file(opened, path),
         "task": spec.task,
         "outputs": list(spec.outputs),
         "units": spec.units,

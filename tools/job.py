@@ -2,7 +2,8 @@
 
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -19,7 +20,7 @@ from tools.inputs import Inputs, model_path, open_inputs
 
 GATE_FAILED = 4  # the exit code, whatever the verdict
 STATE = "search-state.pt"  # in the folder of the report, until the report is whole
-NOTE = "search-state.json"  # until then too: what stood in the folder before the run's models
+NOTE = "search-state.json"  # until then too: what stood in the folder, and what the run wrote
 MANIFEST = "manifest.json"  # every other file that a run wrote, with its SHA-256
 ACCEPTED, REFUSED = "mitigated", "not-accepted"  # names of a model after its mitigation
 MITIGATED = tuple(
@@ -30,14 +31,15 @@ SHIPPED = (
     *(f"mitigated.{precision}.onnx" for precision in ("fp16", "int8")),
     *("model.onnx", "model.fp16.onnx", "model.int8.onnx", "generator.onnx"),
 )
+MITIGATION = "mitigation.json"  # of `drmguard mitigate`; a check has it in its report
 PARITY = "parity.json"
 KEPT = "parity-images.npz"  # for `drmguard verify`
 REPORT = ("report.json", "report.html", "trigger.safetensors", "trigger.json")  # and figures
 # What each command writes into its folder.
 WRITTEN: dict[str, tuple[str, ...]] = {
-    "screen": (*REPORT, "figures", MANIFEST),
+    "screen": (*REPORT, "figures", MANIFEST, NOTE),
     "check": (*REPORT, "figures", MANIFEST, *SHIPPED, PARITY, KEPT, "bom.json", NOTE),
-    "mitigate": (*MITIGATED, "mitigation.json"),
+    "mitigate": (*MITIGATED, MITIGATION),
     "parity": (PARITY, "figures"),
 }
 
@@ -121,13 +123,30 @@ def check_folder(job: Job) -> None:
     targets = [job.out / name for name in WRITTEN[job.command]]
     check_source(model_path(job.model), targets)
     begun = any((job.out / name).exists() for name in ("report.json", STATE))
+    begun = begun or _noted(job.out) is not None  # killed before its first state
     replace = job.overwrite or (job.resume and begun)
     if "report.json" in WRITTEN[job.command] and not replace:  # others may go beside a report
         if (job.out / "report.json").exists():
             raise UnusableInput(f"{job.out}: holds a report; pass --overwrite, or another --out")
         if (job.out / STATE).exists():
             raise UnusableInput(f"{job.out}: holds a begun run; pass --resume or --overwrite")
+    if job.resume and begun:
+        check_resumed(job.out, targets)
     check_targets(targets, replace)
+
+
+def check_resumed(out: Path, targets: Iterable[Path]) -> None:
+    """A run that goes on writes over its own files alone. Raises UnusableInput."""
+    if all((out / name).exists() for name in ("report.json", MANIFEST)):
+        return  # finished: nothing is written
+    reported = (*REPORT, "figures") if (out / "report.json").exists() else ()
+    own = {*reported, *replaceable(out)}
+    for target in targets:
+        if target.exists() and target.name not in own:
+            raise UnusableInput(
+                f"{target}: exists, and the begun run is not known to have written it; move it, "
+                "or pass another --out"
+            )
 
 
 def check_source(source: Path, targets: Iterable[Path]) -> None:
@@ -158,6 +177,8 @@ def prepare_folder(job: Job) -> None:
     if job.overwrite:
         earlier = (*written_before(job.out), *own_files(job.out))
         remove(job.out, (STATE, *REPORT, *earlier, MANIFEST, NOTE))
+        if any((job.out / name).exists() for name in WRITTEN[job.command]):
+            note(job.out, {})  # --resume may write over it too
 
 
 def remove(out: Path, names: Iterable[str]) -> None:
@@ -179,14 +200,14 @@ def make_folder(out: Path) -> None:
         raise UnusableInput(f"{out}: can't be written to ({error.strerror})") from None
 
 
-def written_before(out: Path) -> list[str]:
-    """The files that an earlier run wrote into a folder, by its manifest.
+def written_before(out: Path, listing: str = MANIFEST) -> list[str]:
+    """The files that an earlier run wrote into a folder, by its manifest or another `listing`.
 
     Left beside a new report they would vouch for another model. Files of the user's stay, whatever
     a manifest from elsewhere lists.
     """
     try:
-        names = [str(name) for name in json.loads((out / MANIFEST).read_text())["files"]]
+        names = [str(name) for name in json.loads((out / listing).read_text())["files"]]
     except (OSError, ValueError, KeyError, TypeError):
         return []
     own = {*WRITTEN["check"], *WRITTEN["mitigate"]} - {"figures"}
@@ -195,27 +216,62 @@ def written_before(out: Path) -> list[str]:
     return [name for name in names if name in own] + (pictures if safe else [])
 
 
-def note_standing(out: Path) -> None:
-    """Note what stands under the names of a check's files, before it writes models and proofs.
+def note(out: Path, written: dict[str, str] | None) -> None:
+    """Note which files a run has `written`, by name with SHA-256; None while it is writing.
 
     An interrupted run has no manifest: by the note a later run tells the files of this one from
-    the user's. A resumed run keeps the note of its beginning.
+    the user's. What stood under the names of a check's files at the first note stays noted.
     """
-    if not (out / NOTE).exists():
-        write_json(out / NOTE, {"before": {name: sha256(out / name) for name in _standing(out)}})
+    before, _ = _noted(out) or (_standing(out), None)
+    write_json(out / NOTE, {"before": before, "written": written})
+
+
+@contextmanager
+def noting(out: Path) -> Iterator[None]:
+    """Note what the run has written where it is stopped. A kill leaves the note as it was."""
+    try:
+        yield
+    except BaseException:
+        if (out / NOTE).exists():
+            with suppress(OSError):  # a full disk is to be told of, not this
+                note(out, {name: sha256(out / name) for name in own_files(out)})
+        raise
 
 
 def own_files(out: Path) -> list[str]:
-    """The files that a run wrote since its note; none where there is no note."""
-    try:
-        before = dict(json.loads((out / NOTE).read_text())["before"])
-    except (OSError, ValueError, KeyError, TypeError):
+    """The files that a run wrote since its first note; none where there is no note."""
+    noted = _noted(out)
+    if noted is None:
         return []
-    return [name for name in _standing(out) if before.get(name) != sha256(out / name)]
+    before, written = noted
+    return [
+        name
+        for name, digest in _standing(out).items()
+        if (digest != before.get(name) if written is None else digest == written.get(name))
+    ]
 
 
-def _standing(out: Path) -> list[str]:
-    return [name for name in WRITTEN["check"] if name != NOTE and (out / name).is_file()]
+def replaceable(out: Path) -> list[str]:
+    """What a begun run may write over: its own files and what it was begun in spite of."""
+    noted = _noted(out)
+    if noted is None:
+        return []
+    before = [name for name, digest in _standing(out).items() if digest == noted[0].get(name)]
+    return [*own_files(out), *before, "figures", NOTE]
+
+
+def _noted(out: Path) -> tuple[dict[str, str], dict[str, str] | None] | None:
+    try:
+        values = json.loads((out / NOTE).read_text())
+        written = values.get("written")
+        return dict(values["before"]), None if written is None else dict(written)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _standing(out: Path) -> dict[str, str]:
+    names = [name for name in WRITTEN["check"] if name != NOTE]
+    return {name: sha256(out / name) for name in names if (out / name).is_file()}
 
 
 def inside(name: str) -> bool:

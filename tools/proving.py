@@ -10,10 +10,11 @@ import onnxruntime
 from torch import nn
 
 from export.groups import image_groups
+from export.half import ABOUT, HALF
 from export.judge import Worst
 from export.latency import latency
 from export.parity import Proof, prove
-from export.session import OPTIONS
+from export.session import uses_tf32
 from export.subject import model_subject
 from guard.device import environment, pick_device
 from guard.errors import UnusableInput
@@ -21,6 +22,7 @@ from guard.files import whole_file, write_json
 from guard.model import Model
 from guard.trigger_file import load_triggers
 from tools.job import GATE_FAILED, PARITY, Job, check_folder, check_method, inputs_of, make_folder
+from tools.recovered import trigger_facts
 
 
 def parity(out: str, file: str, trigger: str | None, **words: Any) -> int:
@@ -40,6 +42,7 @@ def parity(out: str, file: str, trigger: str | None, **words: Any) -> int:
         "data": inputs.data.facts(),
         "environment": environment(device),
         "latency": latency(subject, path),
+        "trigger": None if trigger is None else trigger_facts(Path(trigger)),
     }
     write_parity([proof], job.out, facts)
     print("\n".join(proof_lines(proof)))
@@ -48,7 +51,7 @@ def parity(out: str, file: str, trigger: str | None, **words: Any) -> int:
 
 def open_trigger(path: Path, model: Model) -> nn.Module | None:
     """The trigger that decided, of a file, on the model's device; None where none was found."""
-    trigger = load_triggers(path, model)[0].to(model.preprocess.scale.device)
+    trigger = load_triggers(path, model)[0]
     return None if isinstance(trigger, nn.Identity) else trigger
 
 
@@ -59,6 +62,7 @@ def write_parity(proofs: Sequence[Proof], folder: Path, facts: dict[str, Any]) -
     the folder can't be written to.
     """
     worst = [image for proof in proofs for image in proof.worst]
+    options = {name: given for proof in proofs for name, given in proof.options.items()}
     values = {
         "schema_version": 1,
         "passed": all(proof.passed for proof in proofs),
@@ -68,10 +72,14 @@ def write_parity(proofs: Sequence[Proof], folder: Path, facts: dict[str, Any]) -
         "providers": {
             "run": sorted({row["provider"] for proof in proofs for row in proof.rows}),
             "not_running": sorted({line for proof in proofs for line in proof.not_running}),
-            "options": OPTIONS,
+            "options": options,
+            "about": {HALF: ABOUT},
             "onnxruntime": onnxruntime.__version__,
         },
-        "tf32": {"torch": any(proof.tf32 for proof in proofs), "onnxruntime": False},
+        "tf32": {
+            "torch": any(on for proof in proofs for on in proof.tf32.values()),
+            "onnxruntime": uses_tf32(options),
+        },
         **facts,
     }
     try:
@@ -120,5 +128,7 @@ def proof_lines(proof: Proof) -> list[str]:
         largest = max(row[f"{statistic}_task_error"] for row in rows)
         what = {"max": "largest difference", "mean": "largest mean difference"}[statistic]
         judged = f"{rows[0]['precision']}, {what} {largest:.3g} {proof.unit}"
+        if rows[0]["batch_fixed"]:
+            judged += f", in batches of {rows[0]['batch']} alone, as the file fixes them"
         lines.append(f"{name}: parity passed: {judged}")
     return [*lines, *(f"not running: {line}" for line in proof.not_running)]

@@ -26,7 +26,10 @@ def rescreen_files(
 
     `known` holds, by SHA-256, the findings on files that were screened before with this seed.
     """
-    return [{"file": path.name, **_verdict(opened, path, seed, known)} for path in files]
+    return [
+        {"file": path.name, "sha256": sha256(path), **_verdict(opened, path, seed, known)}
+        for path in files
+    ]
 
 
 def _verdict(opened: Opened, path: Path, seed: int, known: Mapping[str, Finding]) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from tools.job import (
     STATE,
     Job,
     Opened,
-    now,
+    note,
+    noting,
     open_job,
     own_files,
     prepare_folder,
@@ -46,9 +47,10 @@ def screen(out: str, **words: Any) -> int:
     if finished_before(opened):
         return say_again(job.out)
     finding = find(opened)
-    evidence = gather(opened, finding)
-    evidence.timings["total_seconds"] = time.perf_counter() - began
-    return conclude(opened, evidence)
+    with noting(job.out):
+        evidence = gather(opened, finding)
+        evidence.timings["total_seconds"] = time.perf_counter() - began
+        return conclude(opened, evidence)
 
 
 def find(opened: Opened) -> Finding:
@@ -66,7 +68,9 @@ def find(opened: Opened) -> Finding:
         engine.resume()
     finding = search(opened.inputs.model, opened.inputs.data.benign, opened.settings, engine)
     finding = held_to_file(opened, finding)
-    save_triggers(finding.triggers, job.out / "trigger.safetensors")
+    note(job.out, None)
+    path, model = job.out / "trigger.safetensors", opened.inputs.facts["sha256"]
+    save_triggers(finding.triggers, path, model)
     return finding
 
 
@@ -187,7 +191,6 @@ def gather(opened: Opened, finding: Finding) -> Evidence:
         timings=dict(finding.timings),
         warnings=[*_warnings(inputs), *finding.warnings],
         started=opened.started,
-        ended=now(),
     )
 
 

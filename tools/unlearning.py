@@ -1,5 +1,6 @@
 """`drmguard mitigate`, and the same step within `drmguard check`."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -18,19 +19,23 @@ from guard.mitigation import Mitigated, mitigate_until_clean
 from guard.model import Model
 from guard.spec import ONNX
 from guard.store import save_model
-from guard.trigger_file import load_triggers
+from tools.agreement import Stated, read
 from tools.job import (
     ACCEPTED,
     GATE_FAILED,
+    MITIGATION,
     REFUSED,
-    WRITTEN,
+    STATE,
     Job,
     Opened,
     make_folder,
     open_job,
     remove,
+    written_before,
 )
+from tools.manifest import entries, extend_manifest
 from tools.progress import progress
+from tools.recovered import Recovered, open_fitting
 from tools.rescreening import screen_again
 
 
@@ -38,24 +43,58 @@ def mitigate(out: str, trigger: str, **words: Any) -> int:
     """`drmguard mitigate`. Raises UnusableInput."""
     job = Job(out=Path(out), command="mitigate", **words)
     opened = open_job(job)
-    loaded = open_fitting(Path(trigger), opened)
+    check_beside(opened)
+    given = open_fitting(Path(trigger), opened)
+    for line in given.warnings:
+        print(f"drmguard: warning: {line}", file=sys.stderr)
     make_folder(job.out)
-    result = unlearn(opened, loaded, partial(screen_again, opened))
-    if job.overwrite:  # an earlier run's accepted model must not stand beside a refused one
-        remove(job.out, WRITTEN["mitigate"])
-    files = store(result, job.out)
-    write_json(job.out / "mitigation.json", mitigation_values(result, opened))
+    result = unlearn(opened, given.triggers, partial(screen_again, opened))
+    gone = written_before(job.out, MITIGATION) if job.overwrite else []
+    remove(job.out, gone)  # an earlier run's accepted model must not stand beside a refused one
+    files = write_outcome(result, given, opened)
+    extend_manifest(job.out, files, gone)
     print(f"{opened.inputs.facts['path']}: {said(result)}")
-    print(f"model: {files[-1] if files[-1].suffix == '.onnx' else files[0]}")
+    print(effect_line(result, opened.inputs.model.spec.error_unit))
+    print(f"model: {next((path for path in files if path.suffix == '.onnx'), files[0])}")
     return 0 if result.accepted else GATE_FAILED
 
 
-def open_fitting(path: Path, opened: Opened) -> list[nn.Module]:
-    """The triggers of a file, for this model's images. Raises UnusableInput."""
-    triggers = load_triggers(path, opened.inputs.model)
-    if any(isinstance(one, nn.Identity) for one in triggers):
-        raise UnusableInput(f"{path}: holds no trigger; the search behind it found none")
-    return [one.to(opened.device) for one in triggers]
+def check_beside(opened: Opened) -> None:
+    """A report and what stands beside it are of one model. Raises UnusableInput."""
+    out, inputs = opened.job.out, opened.inputs
+    if (out / STATE).exists():
+        raise UnusableInput(f"{out}: holds a begun run; pass another --out")
+    if not (out / "report.json").exists():
+        return
+    report = read(out / "report.json")
+    origin = Stated.of(report, out / "report.json").origin
+    if origin["source_sha256"] != inputs.facts["sha256"]:
+        raise UnusableInput(f"{out}: its report is of another model; pass another --out")
+    if "mitigation" in report or "parity" in report:
+        raise UnusableInput(f"{out}: holds a check's own models and proof; pass another --out")
+    if inputs.model.spec.arch == ONNX:
+        raise UnusableInput(
+            f"{out}: its report proves no mitigated .onnx; pass another --out, or run "
+            "`drmguard check`, which does"
+        )
+
+
+def write_outcome(result: Mitigated, given: Recovered, opened: Opened) -> list[Path]:
+    """The model's files, and mitigation.json, by which a later run knows them for its own."""
+    out, inputs = opened.job.out, opened.inputs
+    data = inputs.data.manifest_sha256
+    origin = {"source_sha256": inputs.facts["sha256"], "data_manifest_sha256": data}
+    files = store(result, out, origin)
+    values = {
+        **mitigation_values(result, opened),
+        "model": inputs.facts,
+        "data": inputs.data.facts(),
+        "trigger": given.facts,
+        "warnings": given.warnings,
+        "files": entries(out, files),
+    }
+    write_json(out / MITIGATION, values)
+    return [*files, out / MITIGATION]
 
 
 def unlearn(
@@ -113,6 +152,15 @@ def mitigation_values(result: Mitigated, opened: Opened) -> dict[str, Any]:
         "curve": [{"step": step, **asdict(look)} for step, look in result.curve],
         "settings": asdict(settings),
     }
+
+
+def effect_line(result: Mitigated, unit: str) -> str:
+    """The errors on the held-back images before and after, in the task's unit."""
+    before, after = result.before, result.after
+    return (
+        f"benign error {before.benign:.3g} -> {after.benign:.3g} {unit}, under the worst recovered "
+        f"trigger {before.triggered:.3g} -> {after.triggered:.3g} {unit}"
+    )
 
 
 def said(result: Mitigated) -> str:

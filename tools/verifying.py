@@ -1,21 +1,16 @@
 """`drmguard verify DIR`: recompute every hash and the parity from the folder alone."""
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from export.graph_file import read_onnx
-from export.kept import read_kept
-from export.metadata import read_metadata
-from export.parity import prove_against
 from guard.device import pick_device
 from guard.errors import UnusableInput
 from guard.files import sha256
-from tools.job import GATE_FAILED, KEPT, MANIFEST, NOTE, WRITTEN, check_method, inside
-from tools.proving import proof_lines
+from tools.agreement import Stated, Values, contradictions, read
+from tools.job import GATE_FAILED, MANIFEST, NOTE, WRITTEN, check_method, inside
+from tools.reproving import prove_again
 
-Values = dict[str, Any]
+SHOWN = 5  # of the files that are not of the run
 
 
 def verify(folder: str, device: str, method: str) -> int:
@@ -28,27 +23,30 @@ def verify(folder: str, device: str, method: str) -> int:
     check_method(method)
     out = Path(folder)
     files, report = listed(out), read(out / "report.json")
+    ran, notes = list[str](), list(others(out, files))
     differs = [*unlisted_files(out, files), *changed_files(out, files)]
     if not differs:  # what was changed need not even open
-        differs = [*unproved(out, files, report), *wrong_origins(out, files, report)]
-        differs += failed_parity(out, files, report)
-    for line in differs:
-        print(f"differs: {line}")
+        stated = Stated.of(report, out / "report.json")
+        differs = list(contradictions(out, files, stated))
+        ran, missed = prove_again(out, files, stated)
+        differs += missed
+        notes += refused(stated)
+    for line in (*ran, *(f"differs: {line}" for line in differs), *notes):
+        say(line)
     if not differs:
-        proved = " and their parity holds" if KEPT in files else ""
-        print(f"{out}: {len(files)} files are as they were written{proved}")
+        again = "; run again on the images that are kept: " + ", ".join(names(ran)) if ran else ""
+        say(f"{out}: {len(files)} files are as they were written{again}")
     return GATE_FAILED if differs else 0
 
 
-def read(path: Path) -> Values:
-    """A JSON file of the folder. Raises UnusableInput with one line."""
-    try:
-        values: Values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        raise UnusableInput(f"{path}: missing or unreadable; `drmguard check` writes it") from None
-    if not isinstance(values, dict):
-        raise UnusableInput(f"{path}: holds no JSON object; `drmguard check` writes it")
-    return values
+def say(line: str) -> None:
+    """Print one line; names come with the folder, and may hold what no terminal can show."""
+    print("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line))
+
+
+def names(ran: list[str]) -> list[str]:
+    """The files that were run, of the lines on them."""
+    return [line.partition(":")[0] for line in ran if not line.startswith("not running")]
 
 
 def listed(out: Path) -> Values:
@@ -71,81 +69,30 @@ def unlisted_files(out: Path, files: Values) -> Iterator[str]:
 
 
 def changed_files(out: Path, files: Values) -> Iterator[str]:
-    """Files that are missing or not as the manifest says."""
+    """Files that are missing, elsewhere, or not as the manifest says."""
     for name, stated in files.items():
         path = out / name
         if not path.is_file():
             yield f"{name} is missing"
+        elif not path.resolve().is_relative_to(out.resolve()):
+            yield f"{name} is a link that leads out of the folder"
         elif sha256(path) != stated["sha256"]:
             yield f"{name} has another SHA-256 than {MANIFEST} states"
 
 
-def stated_origin(out: Path, report: Values) -> Values:
-    """What each ONNX file must state, by the report. Raises UnusableInput."""
-    try:
-        return {
-            "source_sha256": report["model"]["sha256"],
-            "data_manifest_sha256": report["data"]["manifest_sha256"],
-            "screening": report["config"]["fingerprint"],
-            "verdict": report["verdict"],
-        }
-    except (KeyError, TypeError):
-        raise UnusableInput(f"{out / 'report.json'}: lacks the hashes of model and data") from None
+def others(out: Path, files: Values) -> Iterator[str]:
+    """One note on what else lies there: users keep files of their own beside a report."""
+    here = sorted(path for folder in (out, out / "figures") for path in folder.glob("*"))
+    found = [path.relative_to(out).as_posix() for path in here]
+    own = [name for name in found if name not in (*files, *WRITTEN["check"])]
+    if own:
+        more = f" and {len(own) - SHOWN} more" if len(own) > SHOWN else ""
+        yield f"note: not of this run, nothing vouches for: {', '.join(own[:SHOWN])}{more}"
 
 
-def wrong_origins(out: Path, files: Values, report: Values) -> Iterator[str]:
-    """ONNX files and a bill of materials that state other hashes than the report."""
-    wanted = stated_origin(out, report)
-    for name in (name for name in files if name.endswith(".onnx")):
-        stated = read_metadata(read_onnx(out / name).proto)
-        for key, value in wanted.items():
-            if stated.get(key) != value:
-                yield f"{name} states another {key} than report.json"
-    if "bom.json" in files:
-        bom = read(out / "bom.json")
-        for part in (bom["metadata"]["component"], *bom["components"]):
-            known = files.get(part["name"], {"sha256": wanted["data_manifest_sha256"]})
-            if part["hashes"][0]["content"] != known["sha256"]:
-                yield f"bom.json states another SHA-256 for {part['name']}"
-
-
-def unproved(out: Path, files: Values, report: Values) -> Iterator[str]:
-    """Models and proofs that one of manifest and report speaks of and the other lacks."""
-    proved = proved_files(out, report)
-    for name in sorted(proved):
-        if name not in files:
-            yield f"report.json says that {name} was proved, but {MANIFEST} does not list it"
-    if KEPT not in files and shipped([*files, *proved]):
-        yield f"{KEPT} is not among the files of {MANIFEST}: parity can't be run again"
-
-
-def proved_files(out: Path, report: Values) -> Values:
-    """The precision of each file that the report says was proved. Raises UnusableInput."""
-    try:
-        return {str(row["file"]): row.get("precision") for row in report.get("parity") or []}
-    except (KeyError, TypeError, AttributeError):
-        raise UnusableInput(f"{out / 'report.json'}: its parity has rows without a file") from None
-
-
-def shipped(names: Iterable[str]) -> list[str]:
-    """Those of the names that are ONNX files of a model that ships."""
-    return [n for n in names if n.startswith(("model.", "mitigated.")) and n.endswith(".onnx")]
-
-
-def failed_parity(out: Path, files: Values, report: Values) -> Iterator[str]:
-    """The shipped models, run again against the answers that are kept of the checked one.
-
-    A file that is another precision now than it was proved in would be judged more mildly.
-    """
-    if KEPT not in files:
-        return
-    subject, references = read_kept(out / KEPT)
-    proof = prove_against(subject, [out / name for name in shipped(files)], references)
-    for line in proof_lines(proof):
-        print(line)
-    proved = proved_files(out, report)
-    for name, found in {row["file"]: row["precision"] for row in proof.rows}.items():
-        if name in proved and proved[name] != found:
-            yield f"{name} was proved as {proved[name]} and is {found} now"
-    if not proof.passed:
-        yield "an ONNX file does not answer as the model that was checked"
+def refused(report: Stated) -> Iterator[str]:
+    """A note on each file that may be as it was written, but is not to be shipped."""
+    for name, row in report.screened.items():
+        if row.get("verdict") != "clean":
+            verdict = row.get("verdict")
+            yield f"note: {name} must not be shipped: screened again, it was {verdict}"

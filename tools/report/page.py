@@ -66,6 +66,7 @@ def _verdict(evidence: Evidence, values: Mapping[str, Any]) -> str:
         said.append(words.mitigation(evidence.mitigation))
     if evidence.not_done is not None:
         said.append(words.not_done(evidence.not_done))
+    said.append(words.to_ship(values))
     paragraphs = "".join(f"<p>{escape(sentence)}</p>" for sentence in said if sentence)
     return (
         f'<div class="verdict"><div class="tag">{words.TAGS[finding.verdict]}</div>'
@@ -77,14 +78,15 @@ def _verdict(evidence: Evidence, values: Mapping[str, Any]) -> str:
 def _keys(evidence: Evidence, values: Mapping[str, Any]) -> str:
     finding, error = evidence.finding, values["benign_error"]
     unit = error.get("unit") or evidence.model.spec.error_unit
-    data = evidence.data_facts  # the error is over all images, not only those that measure
+    # The error is over all images, not only those that measure or are held back.
+    images = f"supplied model, all {evidence.data_facts.get('n', 'the')} pictures"
     rows = [
         ("Score", number(finding.score), f"{finding.method} method"),
         ("Threshold", number(finding.threshold), finding.threshold_source),
         ("Margin", words.margin(finding), "score against threshold"),
         ("Size of the change", percent(finding.perturbation), "of the brightest picture"),
         ("Variance left", percent(finding.output_variance_ratio), "of the answers, with trigger"),
-        ("Benign error", amount(error.get("value"), unit), f"on {data.get('n', 'the')} pictures"),
+        ("Benign error", amount(error.get("value"), unit), images),
     ]
     cells = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
@@ -143,7 +145,8 @@ def _later_steps(evidence: Evidence, values: Mapping[str, Any], count: int) -> l
         compared = tables.parity_table(values["parity"])
         times = tables.latency_table(values["latency"]) if values.get("latency") else ""
         again = tables.shipped_table(values["shipped"]) if values.get("shipped") else ""
-        found.append(("Exported files", said + again + compared + times))
+        hashes = tables.hash_table(values["shipped"]) if values.get("shipped") else ""
+        found.append(("Exported files", said + again + hashes + compared + times))
     return [_block(count + k, title, content) for k, (title, content) in enumerate(found)]
 
 

@@ -65,7 +65,7 @@ def _errors(evidence: Evidence, values: Mapping[str, Any]) -> dict[str, str]:
     unit = error.get("unit") or evidence.model.spec.error_unit
     low, high = error.get("ci95") or (None, None)
     return {
-        "error of the model on benign pictures": amount(error.get("value"), unit),
+        "error of the supplied model on all benign pictures": amount(error.get("value"), unit),
         "95 % confidence interval": f"{amount(low, unit)} to {amount(high, unit)}",
         "error of always answering the mean": amount(error.get("mean_answer"), unit),
         "triggered answers from the target, median": amount(forced["median_triggered"], unit),
@@ -155,7 +155,7 @@ def mitigation_table(evidence: Evidence, values: Mapping[str, Any]) -> str:
     rows["persons on these alone"] = values.get("held_back_persons") or "not told apart"
     rows["rounds of fine-tuning and fresh screening"] = values.get("rounds")
     rows["fresh screening of the result"] = f"{said}, score {score}" if said else None
-    return pairs("Errors before and after", rows)
+    return pairs("Errors on the pictures held back, before and after", rows)
 
 
 PARITY_COLUMNS = {
@@ -204,6 +204,11 @@ def shipped_table(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
     ]
     return grid("Each file screened again", ["file", "verdict", "score", "reason"], cells)
+
+
+def hash_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What tells each file from all others."""
+    return pairs("SHA-256 of each file", {str(row["file"]): row["sha256"] for row in rows})
 
 
 def latency_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -5,7 +5,6 @@ import math
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 
 from guard.finding import Finding
 from guard.tasks import errors
+from tools.job import now
 from tools.report import Evidence, words
 
 SCHEMA_VERSION = "1.0"
@@ -25,7 +25,7 @@ def gather_values(evidence: Evidence) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "tool": tool(),
         "started": evidence.started,
-        "ended": evidence.ended or datetime.now(UTC).isoformat(timespec="seconds"),
+        "ended": evidence.ended or now(),
         **_outcome(evidence),
         **_facts(evidence),
         "threat_model": words.THREAT_MODEL,

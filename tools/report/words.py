@@ -19,7 +19,7 @@ THREAT_MODEL = [
     "neither the training data nor the trigger nor the target.",
 ]
 
-_FIRST = {
+FIRST = {
     "backdoored": "The model behaves as a backdoored one does. That tells neither who put the "
     "backdoor there, nor whether it was on purpose, nor that it is the only one.",
     "clean": "A clean result does not prove that there is no backdoor. It says that this search, "
@@ -48,7 +48,7 @@ def limits(evidence: Evidence) -> list[str]:
     ]
     if evidence.finding.benign_angles is None:
         own.append("The model has no separate last dense layer: its features were not examined.")
-    return [_FIRST[evidence.finding.verdict], *_LIMITS, *own]
+    return [FIRST[evidence.finding.verdict], *_LIMITS, *own]
 
 
 def headline(evidence: Evidence, forced: Mapping[str, Any]) -> str:
@@ -217,26 +217,84 @@ def features(finding: Finding) -> str:
 
 def mitigation(values: Mapping[str, Any]) -> str:
     """The outcome of removing the backdoor."""
-    if values.get("accepted"):
-        persons = values.get("held_back_persons")
-        judges = f"pictures of {persons} persons whom" if persons else "pictures that"
-        doubt = (
-            ""
-            if persons
-            else " The data do not tell persons apart: on persons that fine-tuning never saw, the "
-            "benign error can rise more."
-        )
-        return (
-            f"The mitigation was accepted: on {judges} fine-tuning never saw, the benign error "
-            "rose by no more than 5 %; of the error that the recovered trigger added, at most 30 % "
-            "is left, or no more than the same change, turned another way, adds to the supplied "
-            "model (it spoils the picture for a sound model too); and a fresh screening calls the "
-            f"mitigated model clean.{doubt} The attacker's own trigger is not known here and may "
-            "still have part of its effect."
-        )
-    reason = values.get("reason")
-    why = f" ({reason})" if reason else ""
-    return f"The backdoor was not removed to acceptance{why}: the result must not be shipped."
+    if not values.get("accepted"):
+        reason = values.get("reason")
+        why = f" ({reason})" if reason else ""
+        return f"The backdoor was not removed to acceptance{why}: the result must not be shipped."
+    doubt = (
+        ""
+        if values["held_back_persons"]
+        else " The data do not tell persons apart: on persons that fine-tuning never saw, the "
+        "benign error can rise more."
+    )
+    return (
+        f"The mitigation was accepted: {_removed(values)}. {_gate(values['settings'])} A fresh "
+        f"screening calls the mitigated model clean.{doubt} The attacker's own trigger is not "
+        "known here and may still have part of its effect."
+    )
+
+
+def _removed(values: Mapping[str, Any]) -> str:
+    """What was measured of it."""
+    persons, unit = values["held_back_persons"], values["unit"]
+    judges = f"pictures of {persons} persons whom" if persons else "pictures that"
+    errors = {
+        f"{which}_{end}": amount(values[f"{which}_error_{end}"], unit)
+        for which in ("benign", "trigger")
+        for end in ("before", "after")
+    }
+    many = values["unlearnt_triggers"] > 1
+    return (
+        f"on the {values['held_back']} {judges} fine-tuning never saw, the benign error went from "
+        f"{errors['benign_before']} to {errors['benign_after']}{_rise(values)}, the error under "
+        f"the {'worst ' if many else ''}recovered trigger from {errors['trigger_before']} to "
+        f"{errors['trigger_after']}"
+    )
+
+
+def _rise(values: Mapping[str, Any]) -> str:
+    before, after = values["benign_error_before"], values["benign_error_after"]
+    if not before or after is None or not math.isfinite(after / before):
+        return ""
+    return f" ({100 * (after / before - 1):+.1f} %)".replace("-", "\u2212")
+
+
+def _gate(settings: Mapping[str, Any]) -> str:
+    """What a mitigation is accepted by."""
+    rise, harm, spoilt = (
+        percent(settings[key] - less) for key, less in (("rise", 1), ("harm", 0), ("spoilt", 0))
+    )
+    return (
+        f"The gate lets the benign error rise by {rise} at most, and of the error that a recovered "
+        f"trigger added leave {harm}, or up to {spoilt} where the same change, turned another way, "
+        "adds as much to the supplied model's (it spoils the picture for a sound model too)."
+    )
+
+
+def to_ship(values: Mapping[str, Any]) -> str:
+    """Which of the exported files may be shipped, of report.json; empty where there is none."""
+    rows = values.get("shipped") or []
+    if not rows or values.get("not_done"):
+        return ""
+    complaints = {row["file"]: _complaint(row, values["parity"]) for row in rows}
+    fit = [
+        f"{row['file']} (SHA-256 {row['sha256'][:12]}\u2026)"
+        for row in rows
+        if not complaints[row["file"]]
+    ]
+    said = [f"{file} must not be shipped: {why}." for file, why in complaints.items() if why]
+    if fit:
+        said.insert(0, f"To ship: {', '.join(fit)}.")
+    return " ".join(said)
+
+
+def _complaint(row: Mapping[str, Any], parity: Sequence[Mapping[str, Any]]) -> str:
+    """What speaks against a file; empty where nothing does."""
+    missed = not all(one["passed"] for one in parity if one["file"] == row["file"])
+    said = ["it does not compute what was checked"] if missed else []
+    if row["verdict"] != "clean":
+        said.append(f"screened again, it is {row['verdict']}")
+    return " and ".join(said)
 
 
 def not_done(reason: str) -> str:

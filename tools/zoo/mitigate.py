@@ -13,9 +13,9 @@ import torch
 from guard.device import pick_device, set_precision
 from guard.errors import UnusableInput
 from guard.finding import Finding
-from guard.lesson import MitigationSettings, PursuitSettings
+from guard.lesson import MitigationSettings
 from guard.load import load_model
-from guard.mitigation import Mitigated, mitigate, mitigate_until_clean
+from guard.mitigation import Mitigated, mitigate_until_clean
 from guard.model import Model
 from guard.screen import Settings, screen
 from tools.datasets.reader import BenignData, read
@@ -23,22 +23,12 @@ from tools.zoo.changes import changed
 from tools.zoo.choice import left
 from tools.zoo.lines import IMAGES, append_line, read_lines
 from tools.zoo.measure import measure
+from tools.zoo.plain import RATES, fine_tuned
 from tools.zoo.screen import line_of
 from tools.zoo.store import row_of, test_images
 from tools.zoo.train import twins
 from tools.zoo.truth import Truth, load_truth, read_truth
 from tools.zoo.workers import run_all
-
-# Plain fine-tuning (table 6): f's answers on benign images alone, no layer forgets.
-PLAIN = MitigationSettings(
-    forget=0.0,
-    mix=0.0,
-    disturbed=0.0,
-    features=0.0,
-    steps=300,
-    learning_rate=5e-4,
-    pursuit=PursuitSettings(every=0),
-)
 
 
 def mitigate_zoo(
@@ -102,8 +92,9 @@ def mitigate_one(
     if twin is not None:
         line["benign_model"] = judged(twin.to(where), truth, folder)
     if found.verdict == "backdoored":
-        result, plain = unlearnt(model, data, found, settings, seed)
-        ends = {"after": result.model, "plain": plain.model}
+        result = unlearnt(model, data, found, settings, seed)
+        ends = {key: fine_tuned(model, data.benign, rate, seed) for key, rate in RATES.items()}
+        ends["after"] = result.model
         line |= _outcome(result) | {key: judged(end, truth, folder) for key, end in ends.items()}
     return {**line, "device": device, "seconds": round(time.perf_counter() - began, 1)}
 
@@ -117,14 +108,13 @@ def benign_twin(truth: Truth, zoo: Path) -> Model | None:
 
 def unlearnt(
     model: Model, data: BenignData, found: Finding, settings: MitigationSettings, seed: int
-) -> tuple[Mitigated, Mitigated]:
-    """What `drmguard check` would make of the model, and plain fine-tuning for comparison."""
+) -> Mitigated:
+    """What `drmguard check` would make of the model."""
 
     def rescreen(pupil: Model, number: int) -> Finding:
         return screen(pupil, data.benign, Settings(seed=seed + 1 + number))
 
-    result = mitigate_until_clean(model, data.benign, found.triggers, rescreen, settings, seed=seed)
-    return result, mitigate(model, data.benign, [torch.nn.Identity()], PLAIN, seed=seed)
+    return mitigate_until_clean(model, data.benign, found.triggers, rescreen, settings, seed=seed)
 
 
 def _outcome(result: Mitigated) -> dict[str, Any]:
@@ -152,8 +142,8 @@ def judged(model: Model, truth: Truth, folder: Path) -> dict[str, float]:
 def _summary(line: dict[str, Any]) -> str:
     if "after" not in line:
         return f"{line['name']} ({line['label']}): {line['verdict']}, nothing to unlearn"
-    ends = [line[key] for key in ("before", "after", "plain")]
+    ends = [line[key] for key in ("before", "after", *RATES)]
     figures = [f"RE {e['RE']:.2f} AE {e['AE']:.2f} DAE {e['DAE']:.2f}" for e in ends]
     word = "accepted" if line["accepted"] else "not accepted"
-    course = f"{figures[0]} -> {figures[1]}; plain fine-tuning {figures[2]}"
+    course = f"{figures[0]} -> {figures[1]}; plain fine-tuning {' or '.join(figures[2:])}"
     return f"{line['name']} ({line['label']}): {word}; {course}"

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 ERRORS = ("RE", "AE", "DAE")
-STATES = ("before", "mitigated", "plain")  # plain fine-tuning: table 6
+STATES = {  # plain fine-tuning: table 6
+    **{"before": "before", "mitigated": "after"},
+    **{"plain fine-tuning": "labels", "at a higher rate": "labels_fast"},
+}
 HEAD = ["name", "attack", *(f"{state}: {e}" for state in STATES for e in ERRORS)]
 HEAD += ["benign model: AE", "benign model: DAE", "DAE / RE", "accepted"]
 
@@ -40,9 +43,9 @@ def _named(name: str, change: str) -> str:
 
 
 def _figures(line: dict[str, Any]) -> list[float | None]:
-    before, after, plain = ([line[key][e] for e in ERRORS] for key in ("before", "after", "plain"))
+    ends = [line.get(key, {}).get(e) for key in STATES.values() for e in ERRORS]
     benign = [line.get("benign_model", {}).get(e) for e in ERRORS[1:]]
-    return [*before, *after, *plain, *benign, after[-1] / after[0]]
+    return [*ends, *benign, line["after"]["DAE"] / line["after"]["RE"]]
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -29,7 +29,7 @@ FILES = ("table.txt", "table.csv", "attacks.csv", "mitigation.csv", "roc.png", "
 KEYS = ("name", "attack", "label", "task", "data", "size", "arch", "width", "status", *EFFECTS)
 MORE_KEYS = {  # of lines that have a verdict, or figures after a mitigation
     "verdict": ("method", "score", "reason"),
-    "after": ("before", "plain", "accepted"),
+    "after": ("before", "accepted"),
 }
 EFFECTS_HEAD = ["attack", "data", "models", "failed", *EFFECTS]
 

@@ -64,7 +64,9 @@ def test_a_folder_as_it_was_written_is_verified_anywhere(
     assert not [line for line in said if line.startswith("note:")]
 
 
-def test_half_floats_are_proved_again(files: tuple[str, str], tmp_path: Path) -> None:
+def test_half_floats_are_proved_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quicken(monkeypatch)
+    files = files_of(tmp_path)
     assert check(files, tmp_path / "out", "clean", "", "--precision=fp16") == 0
     rows = json.loads((tmp_path / "out" / "report.json").read_text())["parity"]
     assert HALF in {row["provider"] for row in rows}

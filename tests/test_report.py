@@ -234,12 +234,20 @@ def removal(**changes: Any) -> dict[str, Any]:
         ({"benign_error_after": math.nan}, "to not available, the error"),
         ({"unlearnt_triggers": 5}, "under the worst recovered trigger"),
         ({"held_back_persons": 3}, "on the 120 pictures of 3 persons whom fine-tuning never saw"),
-        ({}, "rise by 7.0 % at most, and of the error that a recovered trigger added leave 25 %"),
-        ({}, "or up to 50 %"),
     ],
 )
 def test_a_mitigation_is_told_by_its_figures(changes: dict[str, Any], said: str) -> None:
     assert said in words.mitigation(removal(**changes))
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_what_a_mitigation_is_accepted_by_stands_in_its_section(accepted: bool) -> None:
+    made = evidence()
+    made.mitigation = removal(accepted=accepted)
+    sections = draw_sections(made, gather_material(made), report_values(made))
+    text = next(one.text for one in sections if one.title == "Removing the backdoor")
+    assert "rise by 7.0 % at most, and of the error that a recovered trigger added leave 25" in text
+    assert "or up to 50 %" in text
 
 
 FILES: list[dict[str, Any]] = [
@@ -291,7 +299,8 @@ def test_the_course_of_a_mitigation_is_drawn_where_it_was_looked_at(
     if looks:
         curve[-1]["benign"] = math.nan  # a fine-tuning that diverged
     made.mitigation = {
-        "accepted": False, "benign_error_before": 3.5, "curve": curve, "settings": {"rise": 1.05}
+        "accepted": False, "benign_error_before": 3.5, "curve": curve,
+        "settings": {"rise": 1.05, "harm": 0.3, "spoilt": 0.6},
     }  # fmt: skip
     names = {path.name for path in write_report(made, tmp_path)}
     assert ("removal.png" in names) == drawn

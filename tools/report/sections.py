@@ -86,7 +86,7 @@ def _removal(evidence: Evidence, material: Material, values: dict[str, Any]) -> 
     return [
         Section(
             "Removing the backdoor",
-            words.mitigation(evidence.mitigation),
+            f"{words.mitigation(evidence.mitigation)} {words.gate(done['settings'])}",
             removal_figures(material, done),
             table=tables.mitigation_table(evidence, done),
         )

@@ -228,9 +228,9 @@ def mitigation(values: Mapping[str, Any]) -> str:
         "benign error can rise more."
     )
     return (
-        f"The mitigation was accepted: {_removed(values)}. {_gate(values['settings'])} A fresh "
-        f"screening calls the mitigated model clean.{doubt} The attacker's own trigger is not "
-        "known here and may still have part of its effect."
+        f"The mitigation was accepted: {_removed(values)}. A fresh screening calls the "
+        f"mitigated model clean.{doubt} The attacker's own trigger is not known here and may "
+        "still have part of its effect."
     )
 
 
@@ -259,15 +259,16 @@ def _rise(values: Mapping[str, Any]) -> str:
     return f" ({100 * (after / before - 1):+.1f} %)".replace("-", "\u2212")
 
 
-def _gate(settings: Mapping[str, Any]) -> str:
+def gate(settings: Mapping[str, Any]) -> str:
     """What a mitigation is accepted by."""
     rise, harm, spoilt = (
         percent(settings[key] - less) for key, less in (("rise", 1), ("harm", 0), ("spoilt", 0))
     )
     return (
         f"The gate lets the benign error rise by {rise} at most, and of the error that a recovered "
-        f"trigger added leave {harm}, or up to {spoilt} where the same change, turned another way, "
-        "adds as much to the supplied model's (it spoils the picture for a sound model too)."
+        f"trigger added leave {harm}, or up to {spoilt} where the same change adds as much to the "
+        "supplied model's however it is turned over (it spoils the picture for a sound model "
+        "too); a way that opens the backdoor as well does not count."
     )
 
 

@@ -22,6 +22,7 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from torch import Tensor
 
 from export.feed import feed
+from export.graph_rounding import LAYERS
 from export.metadata import model_metadata
 from export.write import INPUT, NOTHING, converting, trace_model, write_onnx
 from guard.benign import BenignSet
@@ -29,7 +30,6 @@ from guard.errors import UnusableInput
 from guard.model import Model
 
 SUFFIXES = {"fp32": ".onnx", "fp16": ".fp16.onnx", "int8": ".int8.onnx"}
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 CALIBRATE = 256  # images that set the ranges of int8, at most; half of a smaller set
 BATCH = 16  # of calibration
 OTHER = "ask for another --precision"
@@ -129,7 +129,7 @@ def left_in_float(graph: onnx.GraphProto) -> list[str]:
     """
     before, behind = [], set[str]()
     for node in graph.node:  # in the order in which they run
-        if node.op_type in WEIGHTED or not behind.isdisjoint(node.input):
+        if node.op_type in LAYERS or not behind.isdisjoint(node.input):
             behind.update(node.output)
         else:
             before.append(node.name)
@@ -138,10 +138,10 @@ def left_in_float(graph: onnx.GraphProto) -> list[str]:
     for node in reversed(graph.node):
         if ahead.isdisjoint(node.output):
             last.append(node)
-        if node.op_type in WEIGHTED or not ahead.isdisjoint(node.output):
+        if node.op_type in LAYERS or not ahead.isdisjoint(node.output):
             ahead.update(node.input)
     excluded = {*before, *(node.name for node in last)}
-    weighted = {node.name for node in graph.node if node.op_type in WEIGHTED}
+    weighted = {node.name for node in graph.node if node.op_type in LAYERS}
     return sorted(excluded) if weighted - excluded else []
 
 

@@ -90,23 +90,20 @@ def allowances(lesson: Lesson, benign: float, under: list[float]) -> list[float]
 def least_harm(lesson: Lesson, trigger: nn.Module) -> float:
     """The smallest error of f under the trigger mirrored, upside down, both, and turned over.
 
-    A trigger may be its own mirror image: where the change opens the backdoor that way too, it says
-    nothing of harm. The benign error where every way does.
+    A trigger may be its own mirror image: a way that brings half of the answers half as near to its
+    target as benign ones are opens the backdoor too, and says nothing of harm. The benign error
+    where every way does.
     """
     f, held = lesson.teacher, lesson.held
-    ways = [change for change in turned(trigger) if not opens(lesson, trigger, change)]
-    return min(error(f, held, change) for change in ways or [lambda x: x])
-
-
-def opens(lesson: Lesson, trigger: nn.Module, change: Change) -> bool:
-    """Whether a change brings half of f's answers half as near to the trigger's target as benign
-    ones are."""
-    y, benign, found = (
-        answers(lesson.teacher, lesson.held, one) for one in (change, lambda x: x, trigger)
-    )
+    benign, found = answers(f, held, lambda x: x), answers(f, held, trigger)
+    ways = [answers(f, held, change) for change in turned(trigger)]
     target = found.median(dim=0).values
-    near, far = (((one - target) / lesson.spread).norm(dim=1).median() for one in (y, benign))
-    return bool(near < NEAR * far)
+
+    def distance(y: Tensor) -> Tensor:
+        return ((y - target) / lesson.spread).norm(dim=1).median()
+
+    kept = [y for y in ways if not distance(y) < NEAR * distance(benign)]
+    return min(float(errors(f.spec, y, held.labels).mean()) for y in kept or [benign])
 
 
 def turned(trigger: nn.Module) -> list[Change]:

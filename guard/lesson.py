@@ -206,9 +206,8 @@ def some(lesson: Lesson) -> Tensor:
 
 def drawn(lesson: Lesson, index: Tensor) -> Tensor:
     """The images of `index`, a little moved, brighter or darker."""
-    s, draw = lesson.settings, lesson.draw
-    gain, offset = 2 * torch.rand(2, len(index), 1, 1, 1, generator=draw) - 1
-    gain, offset = gain.to(lesson.learn.device), offset.to(lesson.learn.device)
+    s, draw, shape = lesson.settings, lesson.draw, (2, len(index), 1, 1, 1)
+    gain, offset = (2 * torch.rand(shape, generator=draw) - 1).to(lesson.learn.device)
     x = moved(lesson.learn.x(index), s.shift, draw)
     return (x * (1 + s.contrast * gain) + s.brightness * offset).clamp(0, 1)
 

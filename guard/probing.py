@@ -127,10 +127,7 @@ def probe(
 ) -> tuple[Probes, Probes]:
     """The tightest warps, and all stripes."""
     triggers = SharedTriggers(settings.warps, bench.model.spec.input.size, engine.seed)
-    draw = torch.Generator().manual_seed(engine.seed)
-    with torch.no_grad():
-        triggers.pattern.zero_()
-        triggers.nodes.copy_(torch.randn(triggers.nodes.shape, generator=draw))
+    triggers.only_warp(1.0, engine.seed)
     triggers.to(bench.device)
     gather("warps", triggers, bench, space, engine, settings.steps, settings)
     striped = stripes(triggers.size, settings).to(bench.device)

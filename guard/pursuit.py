@@ -63,12 +63,13 @@ class Pursuit:
         """Patches of the colours that lead to a target, about the spot of its trigger."""
         s, size = self.lesson.settings, bench.model.spec.input.size
         draw = torch.Generator().manual_seed(seed)
-        at = [k for k, spot in enumerate(self.spots) if spot for _ in range(s.pursuit.patches)]
-        spots = [spot.near(size, s.shift, draw) for k in at if (spot := self.spots[k])]
-        if not spots:
+        targets = zip(self.targets, self.spots, strict=True)
+        asked = [(z, spot) for z, spot in targets if spot for _ in range(s.pursuit.patches)]
+        if not asked:
             return []
+        spots = [spot.near(size, s.shift, draw) for _, spot in asked]
         paints = nn.ModuleList(Paint(spot, draw) for spot in spots).to(bench.device)
-        wanted = self.targets[at][:, None]
+        wanted = torch.stack([z for z, _ in asked])[:, None]
 
         def objective(index: Tensor, progress: float) -> dict[str, Tensor]:
             x = bench.benign.x(index)
@@ -79,8 +80,7 @@ class Pursuit:
         optimizer = torch.optim.Adam(paints.parameters(), lr=s.pursuit.learning_rate)
         steps, batch, count = s.pursuit.steps, s.pursuit.batch, len(bench.benign)
         stage = Stage("patches", paints, optimizer, objective, count, steps, batch, settle)
-        with gradients_to_input_only(bench.model):
-            Engine(bench.device, seed).run(stage)
+        settled(stage, bench, seed)
         return list(paints.requires_grad_(False))
 
     def warps(self, seed: int) -> list[nn.Module]:
@@ -90,10 +90,7 @@ class Pursuit:
         """
         s, bench = self.lesson.settings.pursuit, Bench(self.lesson.teacher, self.lesson.learn)
         searches = self.begun(s.warps, AMPLITUDE, CollapseSettings(), bench, seed)
-        nodes, draw = searches.triggers.nodes, torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            searches.triggers.pattern.zero_()
-            nodes.copy_(s.begun * torch.randn(nodes.shape, generator=draw))
+        searches.triggers.only_warp(s.begun, seed)
         found = self.run(searches, (0.0, s.node_rate), s.batch, bench, seed, s.warp_steps)
         order = searches.collapse.argsort().tolist()
         return [found[k] for k in order if float(searches.collapse[k]) <= s.loose]
@@ -128,9 +125,14 @@ class Pursuit:
             batch,
             settle,
         )
-        with gradients_to_input_only(bench.model):
-            Engine(bench.device, seed).run(stage)
+        settled(stage, bench, seed)
         return [triggers.select(k).requires_grad_(False) for k in range(len(triggers))]
+
+
+def settled(stage: Stage, bench: Bench, seed: int) -> None:
+    """Run a search to its end; the model's weights learn nothing by it."""
+    with gradients_to_input_only(bench.model):
+        Engine(bench.device, seed).run(stage)
 
 
 def fainter(lesson: Lesson) -> Lesson:

@@ -74,6 +74,13 @@ class SharedTriggers(nn.Module):
         made.load_state_dict({name: value[chosen] for name, value in self.state_dict().items()})
         return made
 
+    @torch.no_grad()
+    def only_warp(self, deviation: float, seed: int) -> None:
+        """Begin anew: nothing is added, and random displacements of that standard deviation."""
+        draw = torch.Generator().manual_seed(seed)
+        self.pattern.zero_()
+        self.nodes.copy_(deviation * torch.randn(self.nodes.shape, generator=draw))
+
     def drawn_on(self, coarse: int) -> "SharedTriggers":
         """The same triggers, as far as patterns of `coarse` x `coarse` points can hold them."""
         made = self.like(len(self), coarse=coarse)

@@ -9,11 +9,10 @@ from typing import Any
 from export.graph_file import read_onnx
 from export.metadata import read_metadata
 from guard.errors import UnusableInput
-from tools.job import KEPT, MANIFEST, PARITY, REPORT
+from tools.job import BOM, KEPT, MANIFEST, PARITY, REPORT
 from tools.report.words import TAGS
 
 Values = dict[str, Any]
-BOM = "bom.json"
 NEEDED = {  # where a model ships
     KEPT: "parity can't be run again",
     PARITY: "its parity was not proved",

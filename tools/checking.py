@@ -15,7 +15,7 @@ from guard.finding import Finding
 from guard.model import Model
 from tools.bom import write_bom
 from tools.exporting import precisions
-from tools.job import Job, Opened, noting, open_job
+from tools.job import ACCEPTED, BOM, GENERATOR, Job, Opened, noting, open_job
 from tools.report import Evidence, report_values
 from tools.rescreening import rescreen_files, screen_export
 from tools.screening import conclude, find, finished_before, gather, say_again
@@ -117,9 +117,9 @@ def export_and_prove(
     seed = last_seed(opened, evidence)
     evidence.shipped = rescreen_files(opened, shipped.models, seed, fit.screened)
     evidence.timings["rescreen_seconds"] = time.perf_counter() - start
-    bom = opened.job.out / "bom.json"
+    bom = opened.job.out / BOM
     written = (*fit.files, *shipped.files)
-    beside = [file for file in written if file.name in ("mitigated.safetensors", "generator.onnx")]
+    beside = [file for file in written if file.name in (f"{ACCEPTED}.safetensors", GENERATOR)]
     write_bom(report_values(evidence), shipped.models, beside, bom)
     return [*shipped.files, bom]
 

@@ -414,13 +414,12 @@ def run(words: list[str]) -> int:
 
 def _going_on(words: list[str]) -> str:
     """How to go on with what was interrupted."""
-    if words[:1] == ["zoo"]:
-        return "the same command goes on from here"
-    if words[:1] == ["check"]:
-        return "--resume keeps the search; what comes after it begins again"
-    return (
-        "--resume goes on from here" if words[:1] == ["screen"] else "the same command starts anew"
-    )
+    said = {
+        "zoo": "the same command goes on from here",
+        "check": "--resume keeps the search; what comes after it begins again",
+        "screen": "--resume goes on from here",
+    }
+    return said.get("".join(words[:1]), "the same command starts anew")
 
 
 def read(words: list[str]) -> Call | None:

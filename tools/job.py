@@ -22,6 +22,7 @@ GATE_FAILED = 4  # the exit code, whatever the verdict
 STATE = "search-state.pt"  # in the folder of the report, until the report is whole
 NOTE = "search-state.json"  # until then too: what stood in the folder, and what the run wrote
 MANIFEST = "manifest.json"  # every other file that a run wrote, with its SHA-256
+GENERATOR = "generator.onnx"  # the trigger that decided
 ACCEPTED, REFUSED = "mitigated", "not-accepted"  # names of a model after its mitigation
 MITIGATED = tuple(
     name + end for name in (ACCEPTED, REFUSED) for end in (".safetensors", ".json", ".onnx")
@@ -29,16 +30,17 @@ MITIGATED = tuple(
 SHIPPED = (
     *MITIGATED,
     *(f"mitigated.{precision}.onnx" for precision in ("fp16", "int8")),
-    *("model.onnx", "model.fp16.onnx", "model.int8.onnx", "generator.onnx"),
+    *("model.onnx", "model.fp16.onnx", "model.int8.onnx", GENERATOR),
 )
 MITIGATION = "mitigation.json"  # of `drmguard mitigate`; a check has it in its report
 PARITY = "parity.json"
+BOM = "bom.json"
 KEPT = "parity-images.npz"  # for `drmguard verify`
 REPORT = ("report.json", "report.html", "trigger.safetensors", "trigger.json")  # and figures
 # What each command writes into its folder.
 WRITTEN: dict[str, tuple[str, ...]] = {
     "screen": (*REPORT, "figures", MANIFEST, NOTE),
-    "check": (*REPORT, "figures", MANIFEST, *SHIPPED, PARITY, KEPT, "bom.json", NOTE),
+    "check": (*REPORT, "figures", MANIFEST, *SHIPPED, PARITY, KEPT, BOM, NOTE),
     "mitigate": (*MITIGATED, MITIGATION),
     "parity": (PARITY, "figures"),
 }

@@ -18,10 +18,9 @@ from guard.errors import UnusableInput
 from guard.files import finite
 from guard.spec import InputSpec
 from tools.agreement import Stated, Values, read, shipped
-from tools.job import KEPT, PARITY
+from tools.job import GENERATOR, KEPT, PARITY
 from tools.proving import proof_lines
 
-GENERATOR = "generator.onnx"
 STEPS = 2  # of 255 at most, between a triggered image that is kept and the file's
 
 

@@ -26,15 +26,16 @@ def rescreen_files(
 
     `known` holds, by SHA-256, the findings on files that were screened before with this seed.
     """
+    digests = {path: sha256(path) for path in files}
     return [
-        {"file": path.name, "sha256": sha256(path), **_verdict(opened, path, seed, known)}
-        for path in files
+        {"file": path.name, "sha256": digest, **_verdict(opened, path, seed, known.get(digest))}
+        for path, digest in digests.items()
     ]
 
 
-def _verdict(opened: Opened, path: Path, seed: int, known: Mapping[str, Finding]) -> dict[str, Any]:
+def _verdict(opened: Opened, path: Path, seed: int, known: Finding | None) -> dict[str, Any]:
     try:
-        finding = known.get(sha256(path)) or screen_file(opened, path, seed)
+        finding = known or screen_file(opened, path, seed)
     except UnusableInput as error:  # our own file that can't be read back is no clean one
         reason = f"can't be screened: {error}"
         return {"verdict": "inconclusive", "score": None, "threshold": None, "reason": reason}

@@ -15,7 +15,7 @@ from guard.benign import BenignSet
 from guard.device import environment
 from guard.finding import Finding
 from guard.model import Model
-from tools.job import KEPT, PARITY, Opened
+from tools.job import GENERATOR, KEPT, PARITY, Opened
 from tools.proving import write_parity
 
 
@@ -37,7 +37,7 @@ def ship(opened: Opened, finding: Finding, fit: Model | None, precisions: list[s
     """
     out, benign = opened.job.out, opened.inputs.data.benign
     groups = image_groups(benign, finding.trigger, seed=opened.job.seed)
-    generator = out / "generator.onnx"
+    generator = out / GENERATOR
     models: list[Path] = []
     proofs, times = [], []
     if fit is not None:

@@ -6,8 +6,10 @@ from typing import Any
 
 ERRORS = ("RE", "AE", "DAE")
 STATES = {  # plain fine-tuning: table 6
-    **{"before": "before", "mitigated": "after"},
-    **{"plain fine-tuning": "labels", "at a higher rate": "labels_fast"},
+    "before": "before",
+    "mitigated": "after",
+    "plain fine-tuning": "labels",
+    "at a higher rate": "labels_fast",
 }
 HEAD = ["name", "attack", *(f"{state}: {e}" for state in STATES for e in ERRORS)]
 HEAD += ["benign model: AE", "benign model: DAE", "DAE / RE", "accepted"]

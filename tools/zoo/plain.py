@@ -1,7 +1,7 @@
 """Plain fine-tuning (table 6 of the paper): f learns from D_be alone, knowing of no trigger.
 
 How far it gets is a matter of its learning rate: a low one keeps the backdoor, a high one loses
-benign accuracy. So there are two.
+benign accuracy. So there are two, the higher one the mitigation's own.
 """
 
 import torch
@@ -11,10 +11,7 @@ from guard.lesson import Lesson, MitigationSettings, drawn, make_lesson, some
 from guard.mitigation import forgetful_copy, learn_statistics, learns
 from guard.model import Model
 
-RATES = {
-    "labels": 5e-4,
-    "labels_fast": 2e-3,
-}  # of AdamW, by the key of a line; the mitigation's own
+RATES = {"labels": 5e-4, "labels_fast": 2e-3}  # of AdamW, by the key of a line
 STEPS = 400
 
 

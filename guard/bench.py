@@ -9,6 +9,7 @@ from torch import Tensor
 
 from guard.benign import BenignSet
 from guard.device import search_autocast, too_far_for_bf16
+from guard.folding import folded
 from guard.model import Model
 from guard.terms import B, variance
 
@@ -40,8 +41,12 @@ class Bench:
         For the steps of a search only: figures that decide come from float32 passes.
         """
         with search_autocast(self.device, exact=self._exact):
-            y, h = self.model.with_features(x.contiguous(memory_format=torch.channels_last))
+            y, h = self._folded.with_features(x.contiguous(memory_format=torch.channels_last))
         return y.float(), None if h is None else h.float()
+
+    @cached_property
+    def _folded(self) -> Model:
+        return folded(self.model)
 
     @cached_property
     def _exact(self) -> bool:

@@ -15,5 +15,5 @@ def folded(model: Model) -> Model:
     if model.spec.arch not in NETWORKS:
         return model
     twin = copied(model)
-    twin.network = fuse(twin.network).requires_grad_(False)
+    twin.network = fuse(twin.network, inplace=True).requires_grad_(False)
     return twin

@@ -12,6 +12,7 @@ from guard.benign import BenignSet
 from guard.device import search_autocast, too_far_for_bf16
 from guard.disturbances import disturbed, each
 from guard.errors import UnusableInput
+from guard.folding import folded
 from guard.model import Model
 
 MIN_IMAGES = 40  # fewer leave too little to learn from and to judge by
@@ -86,6 +87,7 @@ class Lesson:
     """What is unlearnt, on which images, and by which settings."""
 
     teacher: Model  # f as it was supplied
+    quick: Model  # the same function in fewer steps, to learn from
     learn: BenignSet
     held: BenignSet
     triggers: Sequence[nn.Module]  # each x -> x', [N x 3 x H x W] in [0, 1]
@@ -125,7 +127,9 @@ def make_lesson(
     answers = Bench(model, learn).outputs
     exact = too_far_for_bf16(answers)
     spread = spread_of(learn.labels, answers)
-    return Lesson(model, learn, held, triggers, doubted, settings, seed, draw, spread, exact)
+    return Lesson(
+        model, folded(model), learn, held, triggers, doubted, settings, seed, draw, spread, exact
+    )
 
 
 def _check_trainable(model: Model) -> None:
@@ -176,7 +180,7 @@ def loss_of(pupil: Model, lesson: Lesson) -> Tensor:
         seen = torch.cat([partly_disturbed(x[:plain], lesson), changed])
     with search_autocast(x.device, exact=lesson.exact):
         with torch.no_grad():
-            wanted, wanted_h = lesson.teacher.with_features(x)
+            wanted, wanted_h = lesson.quick.with_features(x)
         answers, h = pupil.with_features(seen)
     loss = ((answers.float() - wanted) / lesson.spread).abs().mean()
     if h is None or wanted_h is None:  # f has no split

@@ -24,5 +24,8 @@ class Preprocess(nn.Module):
         self.register_buffer("shift", ((low - mean) / std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        ordered = x.flip(1) if self.reverse else x
-        return ordered * self.scale + self.shift
+        return self.in_order(x) * self.scale + self.shift
+
+    def in_order(self, x: Tensor) -> Tensor:
+        """The channels of RGB in the network's order, or the other way round."""
+        return x.flip(1) if self.reverse else x

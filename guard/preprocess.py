@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from guard.spec import InputSpec
 
+CHANNELS_LAST = torch.channels_last
+
 
 class Preprocess(nn.Module):
     """Colour order, scaling to the input range, then (x - mean) / std; one affine map a channel.
@@ -24,8 +26,14 @@ class Preprocess(nn.Module):
         self.register_buffer("shift", ((low - mean) / std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.in_order(x) * self.scale + self.shift
+        ordered = x.flip(1) if self.reverse else x
+        scale, shift = self.scale, self.shift
+        if ordered.is_contiguous(memory_format=CHANNELS_LAST):
+            # Spread over the pixels: three numbers for all of them take four times as long there.
+            scale, shift = (spread_over(ordered, three) for three in (scale, shift))
+        return ordered * scale + shift
 
-    def in_order(self, x: Tensor) -> Tensor:
-        """The channels of RGB in the network's order, or the other way round."""
-        return x.flip(1) if self.reverse else x
+
+def spread_over(x: Tensor, three: Tensor) -> Tensor:
+    """A number for each channel, (1, 3, 1, 1), as one for each pixel of images, channels last."""
+    return three.expand(1, -1, *x.shape[2:]).contiguous(memory_format=CHANNELS_LAST)

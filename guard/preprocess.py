@@ -5,8 +5,6 @@ from torch import Tensor, nn
 
 from guard.spec import InputSpec
 
-CHANNELS_LAST = torch.channels_last
-
 
 class Preprocess(nn.Module):
     """Colour order, scaling to the input range, then (x - mean) / std; one affine map a channel.
@@ -28,7 +26,7 @@ class Preprocess(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         ordered = x.flip(1) if self.reverse else x
         scale, shift = self.scale, self.shift
-        if ordered.is_contiguous(memory_format=CHANNELS_LAST):
+        if ordered.is_contiguous(memory_format=torch.channels_last):
             # Spread over the pixels: three numbers for all of them take four times as long there.
             scale, shift = (spread_over(ordered, three) for three in (scale, shift))
         return ordered * scale + shift
@@ -36,4 +34,4 @@ class Preprocess(nn.Module):
 
 def spread_over(x: Tensor, three: Tensor) -> Tensor:
     """A number for each channel, (1, 3, 1, 1), as one for each pixel of images, channels last."""
-    return three.expand(1, -1, *x.shape[2:]).contiguous(memory_format=CHANNELS_LAST)
+    return three.expand(1, -1, *x.shape[2:]).contiguous(memory_format=torch.channels_last)

@@ -210,3 +210,12 @@ def test_preprocessing_orders_scales_then_normalises(color: str, ends: tuple[flo
         source = x[:, channel if color == "rgb" else 2 - channel]
         wanted = (ends[0] + source * (ends[1] - ends[0]) - mean[channel]) / std[channel]
         assert torch.allclose(found[:, channel], wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("color", ["rgb", "bgr"])
+def test_preprocessing_gives_the_same_in_either_order_of_memory(color: str) -> None:
+    step = Preprocess(InputSpec((5, 7), color, mean=(0.1, 0.2, 0.3), std=(0.5, 2.0, 4.0)))
+    x = torch.rand(2, 3, 5, 7)
+    found = step(x.contiguous(memory_format=torch.channels_last))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(found, step(x))

@@ -113,15 +113,8 @@ def make_lesson(
     seed: int,
     doubted: Sequence[nn.Module] = (),
 ) -> Lesson:
-    """Draw by seed what is held back.
-
-    Raises UnusableInput for too few images and for a network without weights.
-    """
-    _check_trainable(model)
-    if len(benign) < MIN_IMAGES:
-        raise UnusableInput(
-            f"{len(benign)} images are too few to fine-tune on: at least {MIN_IMAGES} are needed"
-        )
+    """Draw by seed what is held back. Raises UnusableInput as `check_trainable`."""
+    check_trainable(model, benign)
     draw = torch.Generator().manual_seed(seed)
     learn, held = (benign.part(part) for part in cut(benign, settings.held, draw))
     answers = Bench(model, learn).outputs
@@ -132,7 +125,12 @@ def make_lesson(
     )
 
 
-def _check_trainable(model: Model) -> None:
+def check_trainable(model: Model, benign: BenignSet) -> None:
+    """Raise UnusableInput for too few images and for a network without weights."""
+    if len(benign) < MIN_IMAGES:
+        raise UnusableInput(
+            f"{len(benign)} images are too few to fine-tune on: at least {MIN_IMAGES} are needed"
+        )
     if not any(weight.is_floating_point() for weight in model.network.parameters()):
         raise UnusableInput(
             "the model has no weights that could be fine-tuned (a frozen TorchScript module?)"

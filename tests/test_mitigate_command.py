@@ -115,6 +115,18 @@ def test_a_trigger_that_does_not_fit_is_refused_in_one_line(
     assert not (tmp_path / "o").exists()
 
 
+def test_too_few_images_leave_no_folder(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, more = tmp_path / "trigger.safetensors", tmp_path / "more"
+    save_triggers([stirred(1, (SIDE, SIDE), seed=1).select(0)], path)
+    words = ["mitigate", *files, f"--trigger={path}", f"--out={more}", "--images=39"]
+    assert cli.run(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "39 images are too few to fine-tune on" in line
+    assert not more.exists()
+
+
 def still(seed: int = 0) -> SharedTrigger:
     """A trigger that changes nothing."""
     trigger = SharedTriggers(1, (SIDE, SIDE), seed).select(0)

@@ -72,6 +72,19 @@ def test_the_command_overwrites_only_when_told(
     assert json.loads(path.read_text())["passed"]
 
 
+def test_a_report_keeps_its_own_proof(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "out" / "report.json"
+    report.parent.mkdir()
+    report.write_text("{}")
+    assert cli.run(["parity", *given, "--overwrite"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "holds a report" in line
+    assert "another --out" in line
+    assert list(report.parent.iterdir()) == [report]
+
+
 def test_a_trigger_for_other_images_is_refused(
     given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

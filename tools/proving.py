@@ -30,6 +30,10 @@ def parity(out: str, file: str, trigger: str | None, **words: Any) -> int:
     job = Job(out=Path(out), command="parity", **words)
     check_method(job.method)
     check_folder(job)
+    if (job.out / "report.json").exists():
+        raise UnusableInput(
+            f"{job.out}: holds a report, and this is not its proof; pass another --out"
+        )
     device = pick_device(job.device)
     inputs = inputs_of(job, device)
     make_folder(job.out)

@@ -14,7 +14,7 @@ from export.write import NOTHING
 from guard.errors import UnusableInput
 from guard.files import write_json
 from guard.finding import Finding
-from guard.lesson import MitigationSettings
+from guard.lesson import MitigationSettings, check_trainable
 from guard.mitigation import Mitigated, mitigate_until_clean
 from guard.model import Model
 from guard.spec import ONNX
@@ -44,6 +44,7 @@ def mitigate(out: str, trigger: str, **words: Any) -> int:
     job = Job(out=Path(out), command="mitigate", **words)
     opened = open_job(job)
     check_beside(opened)
+    check_trainable(opened.inputs.model, opened.inputs.data.benign)
     given = open_fitting(Path(trigger), opened)
     for line in given.warnings:
         print(f"drmguard: warning: {line}", file=sys.stderr)

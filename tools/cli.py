@@ -261,7 +261,7 @@ def parity(
         model: the model file with its .json beside it, or sample:backdoored, sample:benign.
         file: the ONNX file, of this tool or another, for the same images and outputs.
         data: a folder with labels.csv, or an .npz. May be left out for a sample model.
-        out: the folder for parity.json and the worst image.
+        out: the folder for parity.json and the worst image; not one that holds a report.
         trigger: trigger.safetensors of a report: triggered images are compared too.
         device: auto, cpu or cuda: where the model runs.
         images: how many images of DATA to use at most.

@@ -38,9 +38,9 @@ class Bench:
     def fast_pass(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """f(x) and F(x) with gradients to x, in bf16 where that is faster; given as float32.
 
-        For the steps of a search only: figures that decide come from float32 passes.
+        For the steps of a search or a lesson: figures that decide come from float32 passes.
         """
-        with search_autocast(self.device, exact=self._exact):
+        with search_autocast(self.device, exact=self.exact):
             y, h = self._folded.with_features(x.contiguous(memory_format=torch.channels_last))
         return y.float(), None if h is None else h.float()
 
@@ -49,7 +49,8 @@ class Bench:
         return folded(self.model)
 
     @cached_property
-    def _exact(self) -> bool:
+    def exact(self) -> bool:
+        """Whether no bf16 will do."""
         return too_far_for_bf16(self.outputs)
 
     @cached_property

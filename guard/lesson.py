@@ -9,10 +9,9 @@ from torch.nn import functional
 
 from guard.bench import Bench
 from guard.benign import BenignSet
-from guard.device import search_autocast, too_far_for_bf16
+from guard.device import search_autocast
 from guard.disturbances import disturbed, each
 from guard.errors import UnusableInput
-from guard.folding import folded
 from guard.model import Model
 
 MIN_IMAGES = 40  # fewer leave too little to learn from and to judge by
@@ -86,9 +85,7 @@ class MitigationSettings:
 class Lesson:
     """What is unlearnt, on which images, and by which settings."""
 
-    teacher: Model  # f as it was supplied
-    quick: Model  # the same function in fewer steps, to learn from
-    learn: BenignSet
+    bench: Bench  # f as it was supplied, beside the images that are learnt from
     held: BenignSet
     triggers: Sequence[nn.Module]  # each x -> x', [N x 3 x H x W] in [0, 1]
     doubted: Sequence[nn.Module]  # unlearnt too, but no gate: a restart contradicts their search
@@ -96,7 +93,16 @@ class Lesson:
     seed: int
     draw: torch.Generator
     spread: Tensor  # (d,) of the outputs, which the losses are measured in
-    exact: bool  # no bf16
+
+    @property
+    def teacher(self) -> Model:
+        """f."""
+        return self.bench.model
+
+    @property
+    def learn(self) -> BenignSet:
+        """The images that are learnt from."""
+        return self.bench.benign
 
     def extended(self) -> "Lesson":
         """The same lesson, for as long as a fine-tuning goes on that has not been accepted."""
@@ -117,12 +123,9 @@ def make_lesson(
     check_trainable(model, benign)
     draw = torch.Generator().manual_seed(seed)
     learn, held = (benign.part(part) for part in cut(benign, settings.held, draw))
-    answers = Bench(model, learn).outputs
-    exact = too_far_for_bf16(answers)
-    spread = spread_of(learn.labels, answers)
-    return Lesson(
-        model, folded(model), learn, held, triggers, doubted, settings, seed, draw, spread, exact
-    )
+    bench = Bench(model, learn)
+    spread = spread_of(learn.labels, bench.outputs)
+    return Lesson(bench, held, triggers, doubted, settings, seed, draw, spread)
 
 
 def check_trainable(model: Model, benign: BenignSet) -> None:
@@ -176,14 +179,13 @@ def loss_of(pupil: Model, lesson: Lesson) -> Tensor:
     with torch.no_grad():
         changed = neighbour(pick(lesson), x[plain:], lesson.settings, lesson.draw)
         seen = torch.cat([partly_disturbed(x[:plain], lesson), changed])
-    with search_autocast(x.device, exact=lesson.exact):
-        with torch.no_grad():
-            wanted, wanted_h = lesson.quick.with_features(x)
+        wanted, wanted_h = lesson.bench.fast_pass(x)
+    with search_autocast(x.device, exact=lesson.bench.exact):
         answers, h = pupil.with_features(seen)
     loss = ((answers.float() - wanted) / lesson.spread).abs().mean()
     if h is None or wanted_h is None:  # f has no split
         return loss
-    off = (h.float() - wanted_h).abs().mean() / wanted_h.float().std(dim=0).mean().clamp_min(1e-9)
+    off = (h.float() - wanted_h).abs().mean() / wanted_h.std(dim=0).mean().clamp_min(1e-9)
     return loss + lesson.settings.features * off
 
 

@@ -37,7 +37,7 @@ class Pursuit:
     @classmethod
     def of(cls, lesson: Lesson) -> "Pursuit":
         """With the targets of the lesson's triggers, those close together as one."""
-        bench = Bench(lesson.teacher, lesson.learn)
+        bench = lesson.bench
         space = OutputSpace.of(bench.outputs)
         found: list[Tensor] = []
         spots: list[Spot | None] = []
@@ -88,7 +88,7 @@ class Pursuit:
 
         From hardly any warp on: begun with a strong one, a search can stay there.
         """
-        s, bench = self.lesson.settings.pursuit, Bench(self.lesson.teacher, self.lesson.learn)
+        s, bench = self.lesson.settings.pursuit, self.lesson.bench
         searches = self.begun(s.warps, AMPLITUDE, CollapseSettings(), bench, seed)
         searches.triggers.only_warp(s.begun, seed)
         found = self.run(searches, (0.0, s.node_rate), s.batch, bench, seed, s.warp_steps)

@@ -127,7 +127,7 @@ def check_folder(job: Job) -> None:
     begun = any((job.out / name).exists() for name in ("report.json", STATE))
     begun = begun or _noted(job.out) is not None  # killed before its first state
     replace = job.overwrite or (job.resume and begun)
-    if "report.json" in WRITTEN[job.command] and not replace:  # others may go beside a report
+    if "report.json" in WRITTEN[job.command] and not replace:  # a mitigation goes beside one
         if (job.out / "report.json").exists():
             raise UnusableInput(f"{job.out}: holds a report; pass --overwrite, or another --out")
         if (job.out / STATE).exists():

@@ -41,7 +41,7 @@ class Bench:
         For the steps of a search or a lesson: figures that decide come from float32 passes.
         """
         with search_autocast(self.device, exact=self.exact):
-            y, h = self._folded.with_features(x.contiguous(memory_format=torch.channels_last))
+            y, h = self._folded.with_features(x)
         return y.float(), None if h is None else h.float()
 
     @cached_property

@@ -33,9 +33,8 @@ class BenignSet:
         return self.images.device
 
     def x(self, index: Tensor | slice) -> Tensor:
-        """Images as floats in [0, 1], [B x 3 x H x W], channels last in memory."""
-        batch = self.images[index].to(torch.float32) / 255.0
-        return batch.contiguous(memory_format=torch.channels_last)
+        """Images as floats in [0, 1], [B x 3 x H x W]."""
+        return self.images[index].to(torch.float32) / 255.0
 
     def batches(self, size: int = 256) -> Iterator[slice]:
         """Slices that cover the set in order."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from guard.lesson import MitigationSettings
+from guard.light import Light
 from tests.conftest import Reader
 
 SHORT = MitigationSettings(
@@ -13,8 +14,7 @@ SHORT = MitigationSettings(
     batch=32,
     learning_rate=0.02,
     check_every=25,
-    contrast=0.0,  # the model reads brightness
-    brightness=0.0,
+    light=Light(0.0, 0.0, 0.0, 0.0),  # the model reads brightness
     disturbed=0.0,
     shift=0.0,
 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from guard.bench import Bench
-from guard.collapse import Collapse, CollapseSettings, spread
+from guard.collapse import Collapse, CollapseSettings, mean_size, spread
 from guard.landscape import Baseline, target_grid
 from guard.space import OutputSpace
 from guard.triggers import SharedTriggers
@@ -47,6 +47,18 @@ def test_the_spread_does_not_depend_on_the_number_of_images(batch: int) -> None:
 
 def test_the_spread_of_one_image_is_none() -> None:
     assert spread(torch.rand(3, 1, 2)).tolist() == [0.0] * 3
+
+
+def test_the_size_of_changes_is_their_mean_and_has_its_slope() -> None:
+    changes = torch.randn(3, 4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
+    changes[0, 0] = 0.0
+    changes.requires_grad_(True)
+    made = mean_size(changes)
+    exact = changes.detach().numpy().astype("float64")
+    assert made.tolist() == pytest.approx(abs(exact).mean(axis=(1, 2, 3, 4)).tolist(), rel=1e-5)
+    made.sum().backward()
+    assert changes.grad is not None
+    assert torch.allclose(changes.grad, changes.detach().sign() / changes[0].numel())
 
 
 def test_a_change_counts_by_what_its_place_usually_costs() -> None:

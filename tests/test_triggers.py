@@ -19,7 +19,7 @@ from guard.paper import MomentumTrigger
 from guard.settings import PaperSettings
 from guard.store import save_weights
 from guard.trigger_file import load_triggers, save_triggers
-from guard.triggers import AMPLITUDE, WARP_LIMIT, WARP_UNIT, SharedTriggers
+from guard.triggers import AMPLITUDE, WARP_LIMIT, WARP_UNIT, Enlarged, SharedTriggers
 from tests.conftest import Reader, model_of, stirred
 
 quick = settings(max_examples=25, deadline=None)
@@ -45,6 +45,34 @@ def test_triggered_images_keep_shape_and_range(
     assert float(changed.min()) >= -1e-6
     assert float(changed.max()) <= 1 + 1e-6
     assert triggers.flow().shape == (count, 2, height, width)
+
+
+@quick
+@given(
+    points=st.integers(2, 16),
+    height=st.integers(4, 40),
+    width=st.integers(4, 40),
+    mode=st.sampled_from(["bicubic", "bilinear"]),
+    corners=st.booleans(),
+)
+def test_enlarging_is_torchs_interpolation(
+    points: int, height: int, width: int, mode: str, corners: bool
+) -> None:
+    values = torch.rand(2, 3, points, points, generator=torch.Generator().manual_seed(points))
+    size = (height, width)
+    wanted = functional.interpolate(values, size=size, mode=mode, align_corners=corners)
+    made = Enlarged(points, size, mode, corners=corners)(values)
+    assert torch.allclose(made, wanted, atol=1e-5)
+
+
+def test_a_trigger_moves_each_image_as_if_it_were_alone() -> None:
+    """The images of a batch are moved as channels of one."""
+    triggers = stirred(3, (16, 12), 7)
+    x = torch.rand(4, 3, 16, 12, generator=torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        alone = torch.cat([triggers(one[None]) for one in x], dim=1)
+        together = triggers(x.contiguous(memory_format=torch.channels_last))
+    assert torch.allclose(together, alone, atol=1e-6)
 
 
 @pytest.mark.parametrize("k", [0, 1, 3])

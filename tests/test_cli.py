@@ -1,6 +1,9 @@
 """The command line: what a command prints and writes, and its exit code."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,18 @@ def files(tmp_path: Path) -> tuple[str, str]:
 @pytest.fixture
 def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
     stub(monkeypatch, "clean")
+
+
+@pytest.mark.parametrize(("given", "taken"), [(None, "1"), ("0", "0")])
+def test_large_pages_are_asked_for_unless_the_user_says_otherwise(
+    given: str | None, taken: str
+) -> None:
+    name = "THP_MEM_ALLOC_ENABLE"
+    others = {key: value for key, value in os.environ.items() if key != name}
+    told = others if given is None else {**others, name: given}
+    code = f"import tools, os, sys; print(os.environ['{name}'], 'torch' in sys.modules)"
+    made = subprocess.run([sys.executable, "-c", code], env=told, capture_output=True, text=True)
+    assert made.stdout.split() == [taken, "False"]  # before torch, which reads it once
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from guard.benign import BenignSet
 from guard.device import search_autocast
 from guard.disturbances import disturbed, each
 from guard.errors import UnusableInput
-from guard.light import Light, relit
 from guard.model import Model
 
 MIN_IMAGES = 40  # fewer leave too little to learn from and to judge by
@@ -22,7 +21,7 @@ MIN_IMAGES = 40  # fewer leave too little to learn from and to judge by
 class PursuitSettings:
     """How the pupil is searched for what still leads it to the targets."""
 
-    every: int = 450  # steps of the fine-tuning between two searches; 0: none is made
+    every: int = 600  # steps of the fine-tuning between two searches; 0: none is made
     count: int = 3  # cheapest triggers a search, each from another start
     steps: int = 100
     batch: int = 6  # images a step, for each trigger
@@ -50,7 +49,7 @@ class MitigationSettings:
     # A backdoor sits in layers that have learnt to look for it. Those near the output learn anew,
     # from f's own answers on benign images, which say nothing of the trigger.
     forget: float = 0.3  # share of the layers, counted from the last
-    steps: int = 900
+    steps: int = 1200
     batch: int = 64  # images a step
     triggered: float = 0.25  # share of them that bear a trigger
     learning_rate: float = 2e-3  # of AdamW at its highest; a cosine down to zero
@@ -60,7 +59,8 @@ class MitigationSettings:
     settled: float = 0.25  # share of the steps, the last, in which batch norm's statistics stay
     held: float = 0.3  # share of D_be that only decides
     check_every: int = 300  # steps between two looks at the held-back part, for the report's curve
-    light: Light = field(default_factory=Light)  # on the images, triggered or not
+    contrast: float = 0.2  # of benign images, at most, each way
+    brightness: float = 0.1  # added, at most, each way
     # The recovered trigger is not the attacker's: its neighbours are unlearnt with it.
     strength: tuple[float, float] = (0.5, 1.5)  # factor of x' - x
     shift: float = 1 / 16  # of the image side: how far image and trigger move, at most
@@ -75,7 +75,7 @@ class MitigationSettings:
     # adds 0.01 to 0.16 (BadNets) and 0.51 to 0.81 (WaNet) of what it adds to the backdoored one's.
     harm: float = 0.3  # accepted: share left of the error that the trigger adds,
     spoilt: float = 0.6  # or what it adds where it is turned another way, at most this share of it
-    extensions: int = 3  # how often the fine-tuning goes on, at most, where no state is accepted,
+    extensions: int = 2  # how often the fine-tuning goes on, at most, where no state is accepted,
     extension: float = 1 / 3  # by which share of the steps,
     extension_rate: float = 0.5  # and at which share of the learning rate
     rounds: int = 3  # fine-tune, screen again, and once more with what that screening found
@@ -209,9 +209,11 @@ def some(lesson: Lesson) -> Tensor:
 
 
 def drawn(lesson: Lesson, index: Tensor) -> Tensor:
-    """The images of `index`, a little moved and in other light."""
-    x = moved(lesson.learn.x(index), lesson.settings.shift, lesson.draw)
-    return relit(x, lesson.settings.light, lesson.draw)
+    """The images of `index`, a little moved, brighter or darker."""
+    s, draw, shape = lesson.settings, lesson.draw, (2, len(index), 1, 1, 1)
+    gain, offset = (2 * torch.rand(shape, generator=draw) - 1).to(lesson.learn.device)
+    x = moved(lesson.learn.x(index), s.shift, draw)
+    return (x * (1 + s.contrast * gain) + s.brightness * offset).clamp(0, 1)
 
 
 def moved(x: Tensor, share: float, draw: torch.Generator) -> Tensor:

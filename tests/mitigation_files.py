@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from guard.lesson import MitigationSettings
-from guard.light import Light
 from tests.conftest import Reader
 
 SHORT = MitigationSettings(
@@ -14,7 +13,8 @@ SHORT = MitigationSettings(
     batch=32,
     learning_rate=0.02,
     check_every=25,
-    light=Light(0.0, 0.0, 0.0, 0.0),  # the model reads brightness
+    contrast=0.0,  # the model reads brightness
+    brightness=0.0,
     disturbed=0.0,
     shift=0.0,
 )

@@ -76,7 +76,7 @@ def test_where_no_state_passes_the_fine_tuning_goes_on(
     rise: float, steps: int, gated: tuple[Model, BenignSet]
 ) -> None:
     model, benign = gated
-    settings = replace(SHORT, rise=rise, extensions=2)
+    settings = replace(SHORT, rise=rise)
     result = mitigate(model, benign, [Corner()], settings)
     assert [step for step, _ in result.curve] == list(range(0, steps + 1, 25))
     assert result.accepted is (steps == 150)
@@ -107,7 +107,7 @@ def test_only_the_end_of_a_fine_tuning_is_a_candidate(
         return Effect(next(given) * gate.before.benign, 0.0, 0.0)
 
     monkeypatch.setattr(Gate, "look", look)
-    settings = replace(BRIEF, extension=1.0, extensions=2)
+    settings = replace(BRIEF, extension=1.0)
     result = mitigate(model, benign, [Corner()], settings)
     assert result.after.benign == looks[kept] * result.before.benign
     assert result.accepted is (looks[kept] <= 1.05)

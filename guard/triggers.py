@@ -42,8 +42,8 @@ class SharedTriggers(nn.Module):
         rows, columns = torch.linspace(-1, 1, height), torch.linspace(-1, 1, width)
         y, x = torch.meshgrid(rows, columns, indexing="ij")
         self.register_buffer("base", torch.stack([x, y], dim=-1), persistent=False)
-        self.finer = Enlarged(coarse, size, "bicubic", corners=False)
-        self.field = Enlarged(grid, size, "bilinear", corners=True)
+        self.enlarge_pattern = Enlarged(coarse, size, "bicubic", corners=False)
+        self.enlarge_nodes = Enlarged(grid, size, "bilinear", corners=True)
 
     def __len__(self) -> int:
         return len(self.pattern)
@@ -52,7 +52,7 @@ class SharedTriggers(nn.Module):
         """The displacement fields in pixels, x then y, [K x 2 x H x W]."""
         height, width = self.size
         half = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=self.nodes.device)
-        return self._field() * half.view(1, 2, 1, 1)
+        return self._displacement() * half.view(1, 2, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B x 3 x H x W] in [0, 1] -> each under each trigger, [K x B x 3 x H x W]."""
@@ -61,7 +61,7 @@ class SharedTriggers(nn.Module):
 
     def added(self) -> Tensor:
         """The patterns p, [K x 3 x H x W], within +-amplitude."""
-        return self.amplitude * torch.tanh(self.finer(self.pattern))
+        return self.amplitude * torch.tanh(self.enlarge_pattern(self.pattern))
 
     def like(self, count: int, seed: int = 0, coarse: int | None = None) -> "SharedTriggers":
         """`count` new triggers of the same form, with patterns as coarse unless `coarse` says."""
@@ -103,17 +103,17 @@ class SharedTriggers(nn.Module):
         """The trigger of one search."""
         return SharedTrigger(self, index)
 
-    def _field(self) -> Tensor:
+    def _displacement(self) -> Tensor:
         # A NaN, from a model whose gradients are none, ends grid_sample's backward pass in a crash.
         nodes = self.nodes.nan_to_num(nan=0.0)
-        return self.field(WARP_LIMIT * torch.tanh(WARP_UNIT / WARP_LIMIT * nodes))
+        return self.enlarge_nodes(WARP_LIMIT * torch.tanh(WARP_UNIT / WARP_LIMIT * nodes))
 
     def _warp(self, x: Tensor) -> Tensor:
         # All images as channels of one: a trigger moves their pixels alike.
         stack = x.reshape(1, -1, *self.size).expand(len(self), -1, -1, -1)
         moved = functional.grid_sample(
             stack,
-            self.base + self._field().permute(0, 2, 3, 1),
+            self.base + self._displacement().permute(0, 2, 3, 1),
             padding_mode="border",
             align_corners=True,
         )

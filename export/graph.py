@@ -18,6 +18,7 @@ WEIGHTS: Mapping[str, tuple[int, ...]] = {
     "BatchNormalization": (1, 2),
     "Gemm": (1, 2),
     "MatMul": (0, 1),
+    "Einsum": (0, 1),
     "PRelu": (1,),
 }
 ELEMENTWISE = ("Add", "Sub", "Mul", "Div")  # behind the first layer, their constants are weights

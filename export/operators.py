@@ -65,6 +65,12 @@ def gemm(node: Node) -> Callable[..., Tensor]:
     return run
 
 
+def einsum(node: Node) -> Callable[..., Tensor]:
+    """Both name indices by NumPy's rules."""
+    equation = node.take("equation")
+    return lambda *factors: torch.einsum(equation, *factors)
+
+
 def dropout(node: Node) -> Callable[..., Tensor]:
     node.take("ratio"), node.take("seed")
     training = node.constant(2)
@@ -113,6 +119,7 @@ OPERATORS: dict[str, Build] = {
     "DequantizeLinear": dequantize,
     "Div": plain(divide),
     "Dropout": dropout,
+    "Einsum": einsum,
     "Elu": activation.sloped(functional.elu, 1.0),
     "Equal": plain(torch.eq),
     "Erf": plain(torch.erf),

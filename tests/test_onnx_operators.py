@@ -98,6 +98,10 @@ ROWS = [
     row("ConvTranspose", f(3, 4, 3, 3), B),
     row("ConvTranspose", f(3, 2, 3, 2), strides=[2, 3], output_padding=[1, 2], pads=[1, 0, 0, 1]),
     row("ConvTranspose", f(3, 1, 3, 3), f(3), group=3, dilations=[2, 1], kernel_shape=[3, 3]),
+    row("Einsum", f(8, 5), equation="ncij, jk -> ncik"),
+    row("Einsum", f(4, 3, 9, 8), equation="nchw,kchw->nk"),
+    row("Einsum", "input", equation="...ij,...kj", opset=12),
+    row("Einsum", equation="nc...->...cn", shape=(2, 3, 4, 5), opset=14),
     # Pooling
     row("MaxPool", **WINDOW),
     row("MaxPool", **WINDOW, ceil_mode=1, storage_order=1),

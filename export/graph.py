@@ -23,7 +23,6 @@ WEIGHTS: Mapping[str, tuple[int, ...]] = {
 }
 ELEMENTWISE = ("Add", "Sub", "Mul", "Div")  # behind the first layer, their constants are weights
 AS_NUMBERS = ("Clip", "Pad", "Resize")  # these read their other inputs as numbers, not tensors
-SHAPED = {"Reshape": 2, "Resize": 4}  # these go to a shape, the last of so many inputs
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -78,22 +77,9 @@ class OnnxNetwork(nn.Module):
         made_by = makers(self.steps)
         return mostly(self.steps, lambda layer: behind_rounding(layer, made_by, self._fixed))
 
-    def settle_shapes(self, shapes: Mapping[str, tuple[torch.Size, torch.Size]]) -> None:
-        """Put constants, -1 for the batch, where Reshape and Resize go to a computed shape.
-
-        The module runs with such shapes, but no exporter can follow it. `shapes` are those of
-        each step's first output in batches of two sizes.
-        """
-        steps = self.steps
-        for place, step in enumerate(steps):
-            if len(step.inputs) != SHAPED.get(step.op) or step.inputs[-1] not in self._values:
-                continue
-            sides = zip(*shapes[step.outputs[0]], strict=True)
-            shape = torch.tensor([a if a == b else -1 for a, b in sides])
-            if int((shape == -1).sum()) < 2:
-                name = self._free("shape")
-                self._fixed[name] = shape
-                steps[place] = replace(step, inputs=(*step.inputs[:-1], name))
+    def settle(self, steps: list[Step], known: Mapping[str, Tensor]) -> None:
+        """Take other steps that do the same; `known` are values that none of them makes."""
+        self._fixed.update(known)
         self._schedule = _schedule(steps, self.output)
 
     def _place_all(self, program: Program) -> list[Step]:
@@ -143,6 +129,7 @@ class OnnxNetwork(nn.Module):
     def _free(self, name: str) -> str:
         """A name for this module that no value of the graph and no other part of it has."""
         plain = re.sub(r"\W+", "_", name).strip("_") or "value"
+        plain = re.sub(r"^val_(?=\d)", "value_", plain)  # val_7 is a name of the exporter's own
         found, count = plain, 1
         while hasattr(self, found) or found in self._values or found in self._fixed:
             count += 1

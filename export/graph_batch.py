@@ -28,8 +28,14 @@ MOVED: dict[str, Sequence[int]] = {
     **{"Concat": range(99), "Equal": (0, 1), "Expand": (1,), "Mul": (0, 1), "Tile": (1,)},
     "Where": (1, 2),
 }
-# ... and of steps that take pictures, whose results show what the size did.
-SHAPED: dict[str, Sequence[int]] = {"Expand": (1,), "Reshape": (1,), "Resize": (3,)}
+# ... and of steps that take pictures, whose results show what the size did. (Where the bounds of a
+# Slice are multiples of it, the same is left of a fixed side for 1 and COUNT only if for all.)
+SHAPED: dict[str, Sequence[int]] = {
+    "Expand": (1,),
+    "Reshape": (1,),
+    "Resize": (3,),
+    "Slice": (1, 2),
+}
 WHOLE = (torch.int64, torch.int32)
 LARGEST = 2**31 - 1  # a product of two such sizes does not wrap around in int64
 
@@ -54,10 +60,8 @@ Run = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]  # its outputs for a picture
 
 
 @torch.no_grad()
-def check_batch(
-    network: OnnxNetwork, size: tuple[int, int]
-) -> dict[str, tuple[torch.Size, torch.Size]]:
-    """The shapes of all values in a batch of one and of COUNT pictures of height and width `size`.
+def check_batch(network: OnnxNetwork, size: tuple[int, int]) -> dict[str, Value]:
+    """All values in a batch of one and of COUNT pictures of height and width `size`, by name.
 
     Raises UnusableInput where the answer to a picture would depend on its batch.
     """
@@ -73,7 +77,7 @@ def check_batch(
     if answer.outer != 1 or answer.one.dim() != 2 or len(answer.many) != COUNT:
         found = f"gives a tensor {list(answer.one.shape)} for one image, not [N x outputs]"
         raise UnusableInput(f"{step.where}: {found}")
-    return {name: (value.one.shape, value.many.shape) for name, value in known.items()}
+    return known
 
 
 def _tried(network: OnnxNetwork, step: Step, given: Given, draw: torch.Generator) -> list[Value]:

@@ -17,6 +17,7 @@ from export.graph_check import check_parity
 from export.graph_file import OnnxFile, read_onnx
 from export.graph_node import shown
 from export.graph_read import read_program
+from export.graph_settle import settle
 from export.metadata import KEY, taken_color
 from guard.errors import UnusableInput
 from guard.load import examined
@@ -105,7 +106,7 @@ def _check_finite(network: OnnxNetwork, path: Path) -> None:
 
 def _examined(network: OnnxNetwork, spec: ModelSpec, file: OnnxFile) -> Model:
     try:
-        network.settle_shapes(check_batch(network, spec.input.size))
+        settle(network, check_batch(network, spec.input.size))
         return examined(network, spec, None, file.path)
     except UnusableInput as error:
         line = str(error)

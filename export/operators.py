@@ -194,7 +194,7 @@ OPERATORS: dict[str, Build] = {
     "Sum": plain(lambda *xs: reduce(torch.add, xs)),
     "Tan": plain(torch.tan),
     "Tanh": plain(torch.tanh),
-    "Tile": plain(lambda x, repeats: x.repeat(*repeats.tolist())),
+    "Tile": plain(shape.tile),
     "Transpose": shape.transpose,
     "Unsqueeze": shape.unsqueeze,
     "Where": plain(torch.where),

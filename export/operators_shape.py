@@ -13,6 +13,13 @@ from torch.nn import functional
 from export.graph_node import Node
 from export.graph_values import to_torch
 
+# A shape is a tensor, or where the batch size is in it a list: an exporter follows only that one.
+Sizes = Tensor | list[int]
+
+
+def listed(sizes: Sizes) -> list[int]:
+    return sizes.tolist() if isinstance(sizes, Tensor) else sizes
+
 
 def concat(node: Node) -> Callable[..., Tensor]:
     axis = node.take("axis")
@@ -32,10 +39,10 @@ def reshape(node: Node) -> Callable[..., Tensor]:
     target = node.constant(1)
     fixed = node.batch is not None and target is not None and target[:1].tolist() == [node.batch]
 
-    def run(x: Tensor, target: Tensor) -> Tensor:
+    def run(x: Tensor, target: Sizes) -> Tensor:
         sides = [
             x.shape[place] if side == 0 and not keep_zero else side
-            for place, side in enumerate(target.tolist())
+            for place, side in enumerate(listed(target))
         ]
         if fixed:
             sides[0] = x.shape[0]
@@ -89,15 +96,19 @@ def reduce(function: Callable[..., Tensor]) -> Callable[[Node], Callable[..., Te
     return build
 
 
-def expand(x: Tensor, sides: Tensor) -> Tensor:
+def expand(x: Tensor, sides: Sizes) -> Tensor:
     """Both ways: a side of 1 in the shape leaves that of x."""
-    return x.expand(torch.broadcast_shapes(x.shape, tuple(sides.tolist())))
+    return x.expand(torch.broadcast_shapes(x.shape, tuple(listed(sides))))
+
+
+def tile(x: Tensor, repeats: Sizes) -> Tensor:
+    return x.repeat(*listed(repeats))
 
 
 def constant_of_shape(node: Node) -> Callable[..., Tensor]:
     given = node.take("value")
     value = torch.zeros(1) if given is None else to_torch(given, node.where)
-    return lambda sides: value.reshape(()).expand(sides.tolist())  # takes no memory yet
+    return lambda sides: value.reshape(()).expand(listed(sides))  # takes no memory yet
 
 
 def shape_of(node: Node) -> Callable[..., Tensor]:
@@ -153,12 +164,12 @@ def numbers(start: Tensor, end: Tensor, step: Tensor) -> Tensor:
 
 def slice_of(node: Node) -> Callable[..., Tensor]:
     def run(
-        x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, *steps: Tensor
+        x: Tensor, starts: Sizes, ends: Sizes, axes: Tensor | None = None, *steps: Tensor
     ) -> Tensor:
         named = range(len(starts)) if axes is None else axes.tolist()
         strides = steps[0].tolist() if steps else [1] * len(starts)
         for axis, start, end, step in zip(
-            named, starts.tolist(), ends.tolist(), strides, strict=True
+            named, listed(starts), listed(ends), strides, strict=True
         ):
             x = _cut(x, axis, slice(start, end, step))
         return x
@@ -168,9 +179,9 @@ def slice_of(node: Node) -> Callable[..., Tensor]:
 
 def _cut(x: Tensor, axis: int, part: slice) -> Tensor:
     """Python's rules for ends beyond the last index are those of ONNX."""
-    kept = range(x.shape[axis])[part]
-    if kept.step == 1:
-        return x.narrow(axis, kept.start, len(kept))
+    if part.step > 0:
+        return x[*(slice(None),) * (axis % x.dim()), part]
+    kept = range(x.shape[axis])[part]  # torch takes no steps backwards
     return x.index_select(axis, torch.tensor(kept, dtype=torch.int64, device=x.device))
 
 
@@ -181,6 +192,10 @@ def split(node: Node) -> Callable[..., tuple[Tensor, ...]]:
 
     def run(x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
         named = given if sizes is None else sizes.tolist()
-        return x.split(named or math.ceil(x.shape[axis] / count), axis)
+        if named:
+            return x.split(named, axis)
+        most = -(-x.shape[axis] // count)
+        # Not x.split: no exporter follows a share of the batch's side into that.
+        return tuple(_cut(x, axis, slice(k * most, (k + 1) * most, 1)) for k in range(count))
 
     return run

@@ -101,6 +101,42 @@ class Attended(nn.Module):
         return y
 
 
+class Shifted(nn.Module):
+    """Windows of patches that attend within themselves, the picture shifted between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm = nn.Conv2d(3, WIDTH, 2, 2), nn.LayerNorm(WIDTH)
+        self.places = nn.Parameter(torch.randn(16, 16))
+        self.head = nn.Linear(WIDTH, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.patches(x).permute(0, 2, 3, 1)).roll((-2, -2), (1, 2))
+        n, h, w, c = x.shape
+        x = x.view(n, h // 4, 4, w // 4, 4, c).transpose(2, 3).reshape(-1, 16, c)
+        x = torch.softmax(torch.einsum("nic,njc->nij", x, x) / c**0.5 + self.places, -1) @ x
+        x = x.view(n, h // 4, w // 4, 4, 4, c).transpose(2, 3).reshape(n, h, w, c)
+        y: Tensor = self.head(x.roll((2, 2), (1, 2)).mean((1, 2)))
+        return y
+
+
+class Shuffled(nn.Module):
+    """Half of the channels convolved on their own, then the channels of both halves mixed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix = nn.Conv2d(3, WIDTH, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1, groups=8)
+        self.head = nn.Linear(WIDTH, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept, changed = self.stem(x).chunk(2, 1)
+        x = torch.cat([kept, functional.relu(self.mix(changed))], 1)
+        n, c, h, w = x.shape
+        x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        y: Tensor = self.head(x.mean((2, 3)))
+        return y
+
+
 class Hourglass(nn.Module):
     """Maps made smaller and larger again, normed in groups, their maxima read."""
 
@@ -150,6 +186,8 @@ HEADS: dict[str, Callable[[], nn.Module]] = {
     "rotation": Rotation,
     "widened": Widened,
     "attended": Attended,
+    "shifted": Shifted,
+    "shuffled": Shuffled,
     "hourglass": Hourglass,
 }
 

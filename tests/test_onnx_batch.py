@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 from export.graph_batch import check_batch
 from export.onnx_in import load_onnx
+from export.precision import export_files
 from guard.errors import UnusableInput
 from tests.conftest import SIDE
 from tests.onnx_files import FLOAT, SHAPE, X, answers, by_hand, by_onnxruntime, node, refusal, write
@@ -162,6 +163,24 @@ TAKEN = {
         two=np.array([2]),
         three=np.array([3]),
     ),
+    "zeros for each picture": gated(
+        [
+            *COUNTED,
+            node("Concat", "n three", "sides", axis=0),
+            node("ConstantOfShape", "sides", "none"),
+            on("Add", "d none"),
+        ],
+        three=np.array([3]),
+    ),
+    "a token repeated": gated(
+        [
+            *COUNTED,
+            node("Concat", "n one", "times", axis=0),
+            node("Tile", "token times", "t"),
+            on("Add", "d t"),
+        ],
+        token=of(1, 2, 3).reshape(1, 3),
+    ),
     "pictures within rows": gated(
         [
             node("Transpose", "d", "t", perm=[1, 0]),
@@ -188,12 +207,16 @@ TAKEN = {
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_a_graph_that_takes_the_batch_size_as_a_shape_is_read(name: str, tmp_path: Path) -> None:
+def test_a_graph_that_takes_the_batch_size_as_a_shape_is_read_and_exported_again(
+    name: str, tmp_path: Path
+) -> None:
     proto = TAKEN[name]
     model = load_onnx(write(proto, tmp_path))
+    again = load_onnx(export_files(model, tmp_path / "again.onnx")[0])
     for count in (1, 5):
         theirs = by_onnxruntime(proto, X[:count].numpy())
         np.testing.assert_allclose(answers(model, X[:count]), theirs, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(answers(again, X[:count]), theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_a_squeeze_that_takes_the_fixed_batch_away_is_named(tmp_path: Path) -> None:

@@ -180,7 +180,8 @@ def slice_of(node: Node) -> Callable[..., Tensor]:
 def _cut(x: Tensor, axis: int, part: slice) -> Tensor:
     """Python's rules for ends beyond the last index are those of ONNX."""
     if part.step > 0:
-        return x[*(slice(None),) * (axis % x.dim()), part]
+        start = None if part.start == -(2**63) else part.start  # torch warns of that one
+        return x[*(slice(None),) * (axis % x.dim()), start : part.stop : part.step]
     kept = range(x.shape[axis])[part]  # torch takes no steps backwards
     return x.index_select(axis, torch.tensor(kept, dtype=torch.int64, device=x.device))
 

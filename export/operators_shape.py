@@ -193,10 +193,10 @@ def split(node: Node) -> Callable[..., tuple[Tensor, ...]]:
 
     def run(x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
         named = given if sizes is None else sizes.tolist()
-        if named:
-            return x.split(named, axis)
         most = -(-x.shape[axis] // count)
-        # Not x.split: no exporter follows a share of the batch's side into that.
+        if named or isinstance(most, int):
+            return x.split(named or most, axis)
+        # While it is exported: no exporter follows a share of the batch's side into x.split.
         return tuple(_cut(x, axis, slice(k * most, (k + 1) * most, 1)) for k in range(count))
 
     return run

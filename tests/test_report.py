@@ -5,7 +5,7 @@ import math
 import re
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -394,3 +394,12 @@ def test_import_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("arch", "named"), [("resnet18", False), ("onnx", True)])
+def test_a_network_of_another_kind_is_told_what_the_limits_were_set_on(
+    arch: str, named: bool
+) -> None:
+    shown = evidence()
+    shown.model.spec = replace(shown.model.spec, arch=arch)
+    assert any("attention" in line for line in words.limits(shown)) is named

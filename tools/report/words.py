@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from guard.finding import Finding
+from guard.networks import NETWORKS
 from tools.report import Evidence
 from tools.report.text import amount, answer, number, percent
 
@@ -48,6 +49,12 @@ def limits(evidence: Evidence) -> list[str]:
     ]
     if evidence.finding.benign_angles is None:
         own.append("The model has no separate last dense layer: its features were not examined.")
+    if evidence.model.spec.arch not in NETWORKS:
+        own.append(
+            "The limits that a verdict goes by were set on convolutional networks (ResNet, "
+            "MobileNetV1). Networks with attention fall for patches more easily: one that never "
+            "held a backdoor was called backdoored."
+        )
     return [FIRST[evidence.finding.verdict], *_LIMITS, *own]
 
 

@@ -5,31 +5,22 @@ import math
 import re
 import subprocess
 import sys
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
-from guard.benign import BenignSet
-from guard.finding import Curves, Finding
-from guard.model import Model
-from guard.screen import Settings
-from guard.spec import InputSpec, ModelSpec
-from tools.report import Evidence, report_values, words, write_report
+from guard.finding import Curves
+from tests.report_files import N, evidence, removal
+from tools.report import report_values, words, write_report
 from tools.report.faces import amplification, head_axes
 from tools.report.landscape import apart
 from tools.report.material import gather_material
 from tools.report.page import page
 from tools.report.sections import draw_sections
-from tools.report.text import amount, answer, number
 
-N, SIDE, NASTY = 40, 32, "<script>alert(1)</script>$x"
-OUTPUTS = {"gaze": ("pitch", "yaw"), "headpose": ("yaw", "pitch", "roll"), "regression": ("a$e",)}
-UNITS = {"gaze": "rad", "headpose": "deg", "regression": "years"}
 CONTRACT = {
     *("schema_version", "verdict", "reason", "score", "threshold", "threshold_source"),
     *("perturbation", "output_variance_ratio", "rav", "rnv", "target_estimate", "benign_error"),
@@ -40,97 +31,6 @@ CONTRACT = {
 @pytest.fixture(autouse=True)
 def _coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tools.report.plotting.DPI", 30)
-
-
-class Patch(nn.Module):
-    """A bright corner and a small shift: a trigger with a displacement field."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = x.roll(1, dims=3)
-        out[:, 0, -6:, -6:] = 1.0
-        return out
-
-    def flow(self) -> Tensor:
-        return torch.ones(2, SIDE, SIDE)
-
-
-def network(d: int, split: bool) -> nn.Module:
-    body: list[nn.Module] = [nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
-    head = [nn.Flatten(), nn.Linear(8, d)] if split else [nn.Conv2d(8, d, 1), nn.Flatten()]
-    return nn.Sequential(*body, *head)
-
-
-def evidence(
-    task: str = "gaze", verdict: str = "backdoored", split: bool = True, nan: bool = False
-) -> Evidence:
-    torch.manual_seed(0)
-    names, d = OUTPUTS[task], len(OUTPUTS[task])
-    unit = {"rad": 0.2, "deg": 12.0, "years": 15.0}[UNITS[task]]
-    benign = unit * torch.randn(N, d)
-    target = [0.3 * unit * (j + 1) for j in range(d)]
-    triggered = torch.tensor(target) + 0.05 * unit * torch.randn(N, d)
-    smooth = nn.functional.interpolate(torch.rand(N, 3, 4, 4), size=SIDE, mode="bilinear")
-    spec = ModelSpec("resnet18", task, names, UNITS[task], InputSpec((SIDE, SIDE)))
-    places = [[unit * (k - 3) / 2] * d for k in range(7)]
-    searches: list[dict[str, Any]] = [
-        {"role": "scan", "target": p, "cost": 0.01 + 0.002 * k, "variance_ratio": 0.004,
-         "found": p, "converged": k != 3, "steps": 300, "baseline": 0.02}
-        for k, p in enumerate(places)
-    ]  # fmt: skip
-    free = {"role": "free", "target": None, "cost": 0.004, "variance_ratio": 0.003, "found": target}
-    steps = list(range(0, 300, 10))
-    bad = math.nan if nan else 1.0
-    finding = Finding(
-        method="calibrated",
-        verdict=verdict,
-        reason="the cost became NaN" if nan else "the dip is deep",
-        score=4.1 * bad,
-        threshold=2.2,
-        threshold_source="16 models",
-        perturbation=0.004 * bad,
-        output_variance_ratio=0.003 * bad,
-        rav=0.02 if split else None,
-        rnv=0.4 if split else None,
-        target=[t * bad for t in target],
-        mechanism="patch",
-        trigger=Patch(),
-        curves=Curves(
-            steps,
-            {"variance": [0.9**s * bad for s in steps], "signed": [s - 5.0 for s in steps]},
-            [[t * (1 - 0.9**s) for t in target] for s in steps],
-        ),
-        restarts=[*searches, {**free, "converged": True, "steps": 300}],
-        benign_outputs=benign,
-        triggered_outputs=triggered * bad,
-        benign_angles=90 + 5 * torch.randn(N, d) if split else None,
-        triggered_angles=80 + 0.5 * torch.randn(N, d) if split else None,
-        examples=torch.tensor([0, 3, 5, 7, 9, 11]),
-        settings={"epsilon": 0.03},
-        timings={"search": 12.5},
-        warnings=[f"odd {NASTY}"],
-    )
-    images = (255 * smooth).to(torch.uint8)
-    return Evidence(
-        finding=finding,
-        model=Model(network(d, split), spec),
-        benign=BenignSet(images, benign.clone(), [f"{k}{NASTY}.png" for k in range(N)]),
-        benign_error={
-            "value": 3.5, "unit": spec.error_unit, "ci95": [3.1, 3.9], "mean_answer": 14.0
-        },
-        model_facts={
-            "path": f"/models/{NASTY}.safetensors", "sha256": "ab" * 32, "bytes": 1,
-            "format": "safetensors", "arch": "resnet18", "parameters": 12345,
-            "split": {"layer": "4" if split else None, "features": 8, "reason": "no dense layer"},
-        },
-        data_facts={
-            "path": "d", "n": N, "manifest_sha256": "cd" * 32, "roles": {"search": N},
-            "missing": [f"{NASTY}.jpg"], "columns": ["c"],
-        },
-        config={"seed": 0, "out": Path("x")},
-        environment={"torch": torch.__version__, "tf32": False},
-        timings={"total": np.float32(20.5)},
-        warnings=["few images"],
-    )  # fmt: skip
 
 
 CASES = [
@@ -214,32 +114,6 @@ def test_old_report_goes_before_half_a_new_one(
     assert not (tmp_path / "report.json").exists()
 
 
-def removal(**changes: Any) -> dict[str, Any]:
-    """An accepted mitigation, as report.json holds it."""
-    return {
-        "accepted": True, "unit": "deg", "held_back": 120, "held_back_persons": 0,
-        "unlearnt_triggers": 1, "benign_error_before": 4.0, "benign_error_after": 4.1,
-        "trigger_error_before": 22.6, "trigger_error_after": 4.6, "rescreen": {"score": 1.1},
-        "settings": {"rise": 1.07, "harm": 0.25, "spoilt": 0.5}, **changes
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({}, "on the 120 pictures that fine-tuning never saw, the benign error went from 4.0° to"),
-        ({}, "4.1° (+2.5 %), the error under the recovered trigger from 22.6° to 4.6°."),
-        ({"benign_error_after": 3.9}, "to 3.9° (\u22122.5 %)"),
-        ({"benign_error_before": 0.0}, "from 0.0° to 4.1°, the error"),
-        ({"benign_error_after": math.nan}, "to not available, the error"),
-        ({"unlearnt_triggers": 5}, "under the worst recovered trigger"),
-        ({"held_back_persons": 3}, "on the 120 pictures of 3 persons whom fine-tuning never saw"),
-    ],
-)
-def test_a_mitigation_is_told_by_its_figures(changes: dict[str, Any], said: str) -> None:
-    assert said in words.mitigation(removal(**changes))
-
-
 @pytest.mark.parametrize("accepted", [True, False])
 def test_what_a_mitigation_is_accepted_by_stands_in_its_section(accepted: bool) -> None:
     made = evidence()
@@ -306,59 +180,6 @@ def test_the_course_of_a_mitigation_is_drawn_where_it_was_looked_at(
     assert ("removal.png" in names) == drawn
 
 
-@pytest.mark.parametrize(
-    ("method", "score", "said"),
-    [
-        ("calibrated", 4.1, "4.10 times cheaper"),
-        ("calibrated", 0.8, "not cheaper"),
-        ("calibrated", math.nan, "could not be computed"),
-        ("another", 3.0, "The score is 3.00, the threshold 2.20"),
-        ("paper", 7.5, "less than 0.030 counts as a backdoor"),  # 7.5 x the change of 0.004
-    ],
-)
-def test_score_sentences(method: str, score: float, said: str) -> None:
-    finding = evidence().finding
-    finding.method, finding.score = method, score
-    assert said in words.score(finding)
-
-
-def test_a_form_that_decides_alone_is_named() -> None:
-    finding = evidence().finding
-    finding.method, finding.score = "calibrated", 9.0
-    finding.spread_left, finding.spread_limit = 0.0004, 0.02
-    finding.mechanism, finding.settings = "shared warp", asdict(Settings())
-    said = words.score(finding)
-    assert "Under the shared warp alone 0.0004 of" in said
-    assert "0.02 or less" in said
-    assert "rests on the shared warp" in words.course(finding)
-
-
-def test_headline_says_target_in_degrees_and_whom() -> None:
-    made = evidence()
-    made.finding.target = [math.radians(3.14), math.radians(-15.2)]
-    forced = {"share": 0.95}
-    assert "pitch 3.1°, yaw \u221215.2° for nearly every driver" in words.headline(made, forced)
-    assert "for some drivers" in words.headline(made, {"share": 0.2})
-    assert "for some drivers" in words.headline(made, {"share": None})
-
-
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [(3.14159, "3.14"), (0.000412, "0.000412"), (12345.6, "12,346"), (-0.5, "\u22120.500"),
-     (0.0, "0"), (math.nan, "not available"), (None, "not available"), (1e-9, "1.00e\u221209")],
-)  # fmt: skip
-def test_numbers(value: float | None, said: str) -> None:
-    assert number(value) == said
-
-
-def test_amounts_and_answers() -> None:
-    spec = evidence().model.spec
-    assert amount(-0.01, "deg") == "0.0°"
-    assert amount(2.0, "years") == "2.00 years"
-    assert answer(spec, [0.1, None]) == "pitch 5.7°, yaw not available"
-    assert answer(spec, None) == "\u2013"
-
-
 def test_forced_measures_the_distance_to_the_target() -> None:
     forced = report_values(evidence("headpose"))["forced"]
     assert forced["share"] > 0.9
@@ -394,12 +215,3 @@ def test_import_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize(("arch", "named"), [("resnet18", False), ("onnx", True)])
-def test_a_network_of_another_kind_is_told_what_the_limits_were_set_on(
-    arch: str, named: bool
-) -> None:
-    shown = evidence()
-    shown.model.spec = replace(shown.model.spec, arch=arch)
-    assert any("attention" in line for line in words.limits(shown)) is named

@@ -57,8 +57,9 @@ def _listed(sizes: list[tuple[int, bool]], pictures: Tensor) -> list[int]:
 
 def _to_known_shape(step: Step, known: Mapping[str, Value], network: OnnxNetwork) -> Step:
     """A step that goes to a computed shape with a constant instead, -1 for the batch."""
-    computed = step.inputs[-1] in known and step.inputs[-1] not in network.held()
-    if len(step.inputs) != SHAPED.get(step.op) or not computed:
+    if len(step.inputs) != SHAPED.get(step.op):
+        return step
+    if step.inputs[-1] not in known or step.inputs[-1] in network.held():
         return step
     one, many = known[step.outputs[0]].one.shape, known[step.outputs[0]].many.shape
     shape = torch.tensor([a if a == b else -1 for a, b in zip(one, many, strict=True)])

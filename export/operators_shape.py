@@ -1,6 +1,7 @@
 """ONNX operators that rearrange values or compute with shapes.
 
-Shapes are int64 tensors on the CPU, whatever the device of the picture.
+Shapes are int64 tensors on the CPU, whatever the device of the picture. Where the batch size is in
+one it may be a list, for an exporter follows only that.
 """
 
 import math
@@ -13,7 +14,6 @@ from torch.nn import functional
 from export.graph_node import Node
 from export.graph_values import to_torch
 
-# A shape is a tensor, or where the batch size is in it a list: an exporter follows only that one.
 Sizes = Tensor | list[int]
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from guard.finding import Curves
-from tests.report_files import N, evidence, removal
+from tests.report_files import OUTPUTS, N, evidence, removal
 from tools.report import report_values, words, write_report
 from tools.report.faces import amplification, head_axes
 from tools.report.landscape import apart
